@@ -1,0 +1,89 @@
+package config
+
+import "time"
+
+// Catalog tells config what exists. Config knows no marketplace itself: the wiring, which alone does, fills this in.
+type Catalog struct {
+	Marketplaces []Marketplace
+	// CheckSchedule says what is wrong with a schedule expression. Nil accepts every expression.
+	CheckSchedule func(expr string) error
+}
+
+// Marketplace is one value of an account's `marketplace`.
+type Marketplace struct {
+	Name string
+	// Later marks a marketplace that is known but not supported yet: using it is an error that says so.
+	Later   bool
+	Groups  []Group
+	Streams []Stream
+	// CheckToken says what is wrong with a token by its looks alone. Nil accepts every token. The token is cut out of
+	// the error before anybody sees it.
+	CheckToken func(token string) error
+}
+
+// Group is an API group of a marketplace: a key of an account's `tokens` and `endpoints`.
+type Group struct {
+	Name       string
+	DefaultURL string
+}
+
+// Stream is a stream of a marketplace: a key of an account's `streams`.
+type Stream struct {
+	Name string
+	// Schedule and Overlap are what an account gets that says nothing else.
+	Schedule string
+	Overlap  time.Duration
+	// Off marks a stream that polls only where an account says `enabled: true`.
+	Off bool
+	// Later marks a stream that is known but not supported yet: all that may be said about it is `enabled: false`.
+	Later bool
+	// EventTypes are the types of the events that the stream causes.
+	EventTypes []string
+}
+
+func (c *Catalog) marketplace(name string) *Marketplace {
+	for i := range c.Marketplaces {
+		if c.Marketplaces[i].Name == name {
+			return &c.Marketplaces[i]
+		}
+	}
+	return nil
+}
+
+// supported lists the names of the marketplaces that an account can have.
+func (c *Catalog) supported() []string {
+	var names []string
+	for _, m := range c.Marketplaces {
+		if !m.Later {
+			names = append(names, m.Name)
+		}
+	}
+	return names
+}
+
+func (m *Marketplace) groupNames() []string {
+	names := make([]string, 0, len(m.Groups))
+	for _, g := range m.Groups {
+		names = append(names, g.Name)
+	}
+	return names
+}
+
+func (m *Marketplace) stream(name string) *Stream {
+	for i := range m.Streams {
+		if m.Streams[i].Name == name {
+			return &m.Streams[i]
+		}
+	}
+	return nil
+}
+
+func (m *Marketplace) streamNames() []string {
+	names := make([]string, 0, len(m.Streams))
+	for _, s := range m.Streams {
+		if !s.Later {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}

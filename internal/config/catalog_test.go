@@ -1,0 +1,57 @@
+package config_test
+
+import (
+	"errors"
+	"strings"
+	"time"
+
+	"syncd/internal/config"
+)
+
+// catalog is what the wiring of syncd hands over, with a stand-in for the parser of schedules.
+func catalog() config.Catalog {
+	return config.Catalog{
+		Marketplaces: []config.Marketplace{
+			{
+				Name: "wildberries",
+				Groups: []config.Group{
+					{Name: "feedbacks", DefaultURL: "https://feedbacks-api.wildberries.ru"},
+					{Name: "chat", DefaultURL: "https://buyer-chat-api.wildberries.ru"},
+					{Name: "returns", DefaultURL: "https://returns-api.wildberries.ru"},
+				},
+				Streams: []config.Stream{
+					{
+						Name: "chat_events", Schedule: "@every 5s", Overlap: time.Minute,
+						EventTypes: []string{"wildberries.chat_event.created"},
+					},
+					{Name: "chats", Later: true, EventTypes: []string{"wildberries.chat.created", "wildberries.chat.updated"}},
+					{
+						Name: "questions", Schedule: "@every 15s", Overlap: 3 * time.Hour,
+						EventTypes: []string{"wildberries.question.created", "wildberries.question.updated"},
+					},
+					{Name: "feedbacks", Later: true, EventTypes: []string{"wildberries.feedback.created", "wildberries.feedback.updated"}},
+					{Name: "claims", Later: true, EventTypes: []string{"wildberries.claim.created", "wildberries.claim.updated"}},
+					{
+						Name: "feedback_pins", Off: true, Later: true,
+						EventTypes: []string{
+							"wildberries.feedback_pin.created", "wildberries.feedback_pin.updated", "wildberries.feedback_pin.removed",
+						},
+					},
+				},
+				CheckToken: func(token string) error {
+					if strings.HasPrefix(token, "foreign") {
+						return errors.New("not a Wildberries token: " + token)
+					}
+					return nil
+				},
+			},
+			{Name: "yandex_market", Later: true},
+		},
+		CheckSchedule: func(expr string) error {
+			if strings.HasPrefix(expr, "@every ") || len(strings.Fields(expr)) == 5 || len(strings.Fields(expr)) == 6 {
+				return nil
+			}
+			return errors.New("expected 5 or 6 fields")
+		},
+	}
+}

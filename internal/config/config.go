@@ -1,0 +1,176 @@
+// Package config reads the configuration of syncd: one YAML file, the files it includes, and the secrets they name.
+//
+// Load returns a configuration that is whole and right, or every problem that it found, each with file, line, column, key
+// and what was expected. Defaults are filled in, `defaults` are merged, secrets are read and checked, and names are unique, so
+// that nobody after config has to ask whether a setting is there or makes sense. No value that may be secret is part of
+// an error, and a Secret does not print.
+//
+// The file's shape and its manual are in document.go; Schema makes the JSON Schema for editors from the same types.
+//
+// Config does not know which marketplaces exist (the Catalog tells it), does not look into tokens, opens no socket and
+// writes no file.
+package config
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config is a configuration that is ready to use.
+type Config struct {
+	// Files are the files that were read: the main one, then the included ones in order.
+	Files []string
+	// ShutdownTimeout is above 0.
+	ShutdownTimeout time.Duration
+	State           State
+	Server          Server
+	Log             Log
+	// Accounts are at least one, in the order of Files.
+	Accounts []Account
+	// Sinks may be none.
+	Sinks []Sink
+	// Warnings are doubts that do not keep syncd from running, sorted as errors are.
+	Warnings []Problem
+}
+
+// State says what is kept, and where.
+type State struct {
+	// Path is absolute.
+	Path string
+	// KeepEvents is above 0.
+	KeepEvents time.Duration
+}
+
+// Server is the HTTP server.
+type Server struct {
+	// Listen is host:port, or empty for no server.
+	Listen string
+}
+
+// Log says what is logged, and how.
+type Log struct {
+	Level  slog.Level
+	Format LogFormat
+}
+
+// Account is one seller to poll.
+type Account struct {
+	Name        string
+	Marketplace string
+	// Tokens has a token for each API group of the marketplace.
+	Tokens map[string]Secret
+	Start  Start
+	// BudgetShare is above 0 and at most 1.
+	BudgetShare float64
+	// Endpoints has the base URL of each API group of the marketplace, without a slash at its end.
+	Endpoints map[string]string
+	// Streams are all supported streams of the marketplace, in the order of the catalogue.
+	Streams []StreamSettings
+}
+
+// StreamSettings are the settings of one stream of one account.
+type StreamSettings struct {
+	Name    string
+	Enabled bool
+	// Schedule has passed Catalog.CheckSchedule, unless it is the default.
+	Schedule string
+	// DefaultSchedule says that the operator chose none, so that it may stretch where the budget does not allow it.
+	DefaultSchedule bool
+	// Overlap is 0 or more.
+	Overlap time.Duration
+}
+
+// Sink is one receiver of events.
+type Sink struct {
+	Name   string
+	Type   SinkType
+	Select Select
+	From   From
+	// File is set for TypeFile alone, Webhook for TypeWebhook alone.
+	File    *FileSink
+	Webhook *WebhookSink
+}
+
+// Select says which events a sink gets: those that match a pattern of each list, where an empty list matches everything.
+type Select struct {
+	Accounts []Glob
+	Types    []Glob
+}
+
+// Match reports whether an event of the account and type is selected.
+func (s Select) Match(account, eventType string) bool {
+	return matchAny(s.Accounts, account) && matchAny(s.Types, eventType)
+}
+
+func matchAny(globs []Glob, s string) bool {
+	for _, g := range globs {
+		if g.Match(s) {
+			return true
+		}
+	}
+	return len(globs) == 0
+}
+
+// FileSink is a file of events.
+type FileSink struct {
+	// Path is absolute; no two sinks share one, nor one with the state file.
+	Path string
+}
+
+// WebhookSink is an endpoint that takes events by POST.
+type WebhookSink struct {
+	URL string
+	// Secrets are the signing secrets, each with its prefix whsec_; all of them sign. None means unsigned.
+	Secrets []Secret
+	// Headers have canonical names, none of which syncd sets itself.
+	Headers map[string]string
+	// Timeout is above 0.
+	Timeout time.Duration
+	// Concurrency is 1 to 256.
+	Concurrency int
+	Retry       Retry
+}
+
+// Retry bounds the waits between the attempts at one event: 0 < Initial <= Max.
+type Retry struct {
+	Initial, Max time.Duration
+}
+
+// Source says where a configuration comes from.
+type Source struct {
+	// Path is the main file. What is relative in the configuration is relative to its directory.
+	Path string
+	// Getenv looks up $CREDENTIALS_DIRECTORY and the variables that hold secrets. Default: os.Getenv.
+	Getenv func(string) string
+}
+
+// Load reads the configuration and every secret it names. The error is an *Errors with all problems, a missing file
+// included.
+func Load(src Source, cat Catalog) (*Config, error) {
+	if src.Getenv == nil {
+		src.Getenv = os.Getenv
+	}
+	dir, err := filepath.Abs(filepath.Dir(src.Path))
+	if err != nil {
+		dir = filepath.Dir(src.Path) // the working directory is gone: what is relative will not be found, and will be reported
+	}
+	r := newReport()
+	l := &loader{
+		report:   r,
+		catalog:  &cat,
+		path:     src.Path,
+		dir:      dir,
+		secrets:  secretReader{report: r, getenv: src.Getenv, dir: dir},
+		accounts: map[string]*node{},
+		sinks:    map[string]*node{},
+		config:   &Config{},
+	}
+	l.load()
+	if len(r.problems) > 0 {
+		return nil, &Errors{Problems: r.problems.sorted()}
+	}
+	l.config.Warnings = r.warnings.sorted()
+	return l.config, nil
+}

@@ -1,0 +1,174 @@
+package config
+
+// The types of this file are the shape of the configuration file. The decoder, the merge of `defaults` and the JSON Schema
+// all follow them, and the comments on the fields are the manual: the schema carries them to the editor, which is why they
+// speak to an operator. The tags:
+//
+//	key       the name in the file
+//	default   what counts where the key is absent, as it would stand in the file
+//	required  the key must be there
+//	own       the key is not inherited: `defaults` may not hold it
+//	main      only the main file may hold the key, not an included one
+//	only      the key belongs to sinks of this type
+//	oneof     exactly one key of this group must be there
+//	keys      what the keys of a map are: marketplaces, groups or streams of the catalogue
+//	later     the key is known but refused as not supported yet; removing the tag turns it on
+
+// document is the main file.
+type document struct {
+	// More files with accounts and sinks: a path or a list of paths, relative to this file; `*`, `?` and `[a-z]` match as in
+	// a shell. A pattern may match nothing, a plain path must exist. Default: none.
+	Include pathPatterns `key:"include" main:"true"`
+	// How long syncd may take to finish what is in flight when it is stopped. A duration above 0.
+	ShutdownTimeout opt[positiveDuration] `key:"shutdown_timeout" default:"10s" main:"true"`
+	// What syncd keeps, and where.
+	State stateSection `key:"state" main:"true"`
+	// The HTTP server: metrics, health, status page, API.
+	Server serverSection `key:"server" main:"true"`
+	// What is logged on standard error, and how.
+	Log logSection `key:"log" main:"true"`
+	// Settings by marketplace, merged under every account of it in all files: what an account says itself wins. Maps merge
+	// by key; lists and single values replace; token_file and token_env count as one key. Default: none.
+	Defaults table[pending[accountEntry]] `key:"defaults" keys:"marketplaces" main:"true"`
+	// The sellers to poll. At least one, here or in an included file.
+	Accounts list[pending[accountEntry]] `key:"accounts"`
+	// Where events go. Without a sink they are only kept.
+	Sinks list[pending[sinkEntry]] `key:"sinks"`
+}
+
+type stateSection struct {
+	// The state file, created with mode 0600. A relative path starts at the directory of this file. One daemon a file.
+	Path opt[filePath] `key:"path" default:"/var/lib/syncd/syncd.db"`
+	// The largest size of the state file. Polling stops when it is reached.
+	MaxSize opt[size] `key:"max_size" default:"10GiB" later:"true"`
+	// How long an event is kept after it was recorded, and longer while a sink still needs it. A duration above 0.
+	KeepEvents opt[positiveDuration] `key:"keep_events" default:"7d"`
+	// How long a dead letter is kept.
+	KeepDeadLetters opt[positiveDuration] `key:"keep_dead_letters" default:"90d" later:"true"`
+	// How long the last version of an item is kept after its last change.
+	KeepRecords opt[positiveDuration] `key:"keep_records" default:"400d" later:"true"`
+}
+
+type serverSection struct {
+	// The address to listen on, host:port; "" turns the server off, and with it `syncd healthcheck`.
+	Listen opt[listenAddress] `key:"listen" default:"127.0.0.1:9469"`
+	// TLS and basic authentication.
+	WebConfig opt[filePath] `key:"web_config" later:"true"`
+	// A file with the bearer token for requests that change something.
+	APITokenFile opt[secretFile] `key:"api_token_file" later:"true"`
+}
+
+type logSection struct {
+	// The least important messages to log: debug, info, warn or error.
+	Level opt[logLevel] `key:"level" default:"info"`
+	// auto is tint on a terminal and text elsewhere; text is logfmt; json is one object a line; tint is coloured text.
+	Format opt[LogFormat] `key:"format" default:"auto"`
+}
+
+type accountEntry struct {
+	// The name of the account: a-z, 0-9 and -, not starting with -. Unique over all files, and part of every event id: a new
+	// name is a new account.
+	Name opt[name] `key:"name" required:"true" own:"true"`
+	// The marketplace that the account belongs to.
+	Marketplace opt[text] `key:"marketplace" own:"true"`
+	// The Yandex Market business.
+	BusinessID opt[text] `key:"business_id" later:"true"`
+	// The Yandex Market stores.
+	Campaigns opt[text] `key:"campaigns" later:"true"`
+	// A file whose content is the API token. A relative path is looked up in $CREDENTIALS_DIRECTORY, then beside the main
+	// configuration file. Excludes token_env.
+	TokenFile opt[secretFile] `key:"token_file" oneof:"token"`
+	// The name of an environment variable whose value is the API token. Excludes token_file.
+	TokenEnv opt[secretEnv] `key:"token_env" oneof:"token"`
+	// Other tokens for single API groups. Default: the account's token for all of them.
+	Tokens table[tokenEntry] `key:"tokens" keys:"groups"`
+	// Which existing items count as new when the account is first polled: now (none), beginning (all that the API still gives)
+	// or those since an RFC 3339 time.
+	Start opt[Start] `key:"start" default:"now"`
+	// The part of the seller's request limits that syncd may use, above 0 and at most 1.
+	BudgetShare opt[share] `key:"budget_share" default:"1"`
+	// Other base URLs for single API groups, http or https: a sandbox, a proxy. Default: the marketplace's own.
+	Endpoints table[opt[endpointURL]] `key:"endpoints" keys:"groups"`
+	// Settings of single streams. Streams that are not named here keep their defaults: `enabled` switches them, naming does not.
+	Streams table[streamEntry] `key:"streams" keys:"streams"`
+}
+
+type tokenEntry struct {
+	// A file whose content is the token, found as token_file is. Excludes env.
+	File opt[secretFile] `key:"file" oneof:"token"`
+	// The name of an environment variable whose value is the token. Excludes file.
+	Env opt[secretEnv] `key:"env" oneof:"token"`
+}
+
+type streamEntry struct {
+	// Whether the stream is polled. Default: true for nearly every stream.
+	Enabled opt[flag] `key:"enabled"`
+	// When to poll: a cron expression with five fields, with six (the first is seconds), or `@every 15s`; UTC. A default
+	// schedule stretches by itself where the request limits are too tight for it, one that is set here does not.
+	Schedule opt[text] `key:"schedule"`
+	// How far behind the newest item seen each poll looks again for items that appear late. A duration, 0 or more.
+	Overlap opt[duration] `key:"overlap"`
+	// How changes of old items are looked for.
+	Sweep unshaped `key:"sweep" later:"true"`
+	// Top-level fields of an item whose change is no news.
+	Ignore unshaped `key:"ignore" later:"true"`
+}
+
+type sinkEntry struct {
+	// The name of the sink: a-z, 0-9 and -, not starting with -. Unique over all files: a new name is a new sink, which starts at
+	// `from`.
+	Name opt[name] `key:"name" required:"true"`
+	// webhook posts events to a URL, file appends them to a file as lines of JSON, stdout writes such lines to standard output.
+	Type opt[SinkType] `key:"type" required:"true"`
+	// Which events the sink gets. Default: all. A change acts from then on.
+	Select selectEntry `key:"select"`
+	// Where a sink that syncd sees for the first time begins: now, or beginning (the oldest event kept).
+	From opt[From] `key:"from" default:"now"`
+
+	// The file to append to. A relative path starts at the directory of the main configuration file. One sink a file.
+	Path opt[filePath] `key:"path" only:"file" required:"true"`
+	// When a line counts as written: commit means when it is on the disk.
+	Sync opt[syncMode] `key:"sync" only:"file" default:"commit"`
+	// Rotation of the file.
+	Rotate unshaped `key:"rotate" only:"file" later:"true"`
+
+	// Where to post events: an absolute http or https URL without a user or password. Redirects are not followed.
+	URL opt[webhookURL] `key:"url" only:"webhook" required:"true"`
+	// A file with signing secrets of Standard Webhooks, one a line, each `whsec_` and 24 to 64 bytes in base64. Each of them signs,
+	// so that a secret can be replaced without a gap. Found as token_file is. Excludes secret_env and unsigned.
+	SecretFile opt[secretFile] `key:"secret_file" only:"webhook" oneof:"secret"`
+	// The name of an environment variable with the same content. Excludes secret_file and unsigned.
+	SecretEnv opt[secretEnv] `key:"secret_env" only:"webhook" oneof:"secret"`
+	// true sends events without a signature: the receiver cannot tell who sent them. Excludes secret_file and secret_env.
+	Unsigned opt[onlyTrue] `key:"unsigned" only:"webhook" oneof:"secret"`
+	// More request headers. Those that syncd sets itself are refused. They are no place for secrets: they show in this file.
+	Headers table[opt[headerValue]] `key:"headers" only:"webhook" keys:"headers"`
+	// How long one request may take, until the end of the answer. A duration above 0.
+	Timeout opt[positiveDuration] `key:"timeout" only:"webhook" default:"15s"`
+	// How many requests may be under way at once, 1 to 256. Events about one subject still go one after another.
+	Concurrency opt[concurrency] `key:"concurrency" only:"webhook" default:"8"`
+	// The most requests a second.
+	Rate unshaped `key:"rate" only:"webhook" later:"true"`
+	// Several events in one request.
+	Batch unshaped `key:"batch" only:"webhook" later:"true"`
+	// When to try again what the endpoint did not take.
+	Retry retryEntry `key:"retry" only:"webhook"`
+}
+
+type selectEntry struct {
+	// Names of accounts; `*` stands for any characters, `?` for one, `[a-z]` for one of several. One that matches must be there.
+	Accounts list[opt[Glob]] `key:"accounts"`
+	// Types of events, as in wildberries.question.*, with the same wildcards.
+	Types list[opt[Glob]] `key:"types"`
+}
+
+type retryEntry struct {
+	// The longest wait before the first repeat. It doubles with each further one; the real wait is drawn at random below it.
+	Initial opt[positiveDuration] `key:"initial" default:"5s"`
+	// What the wait grows to at most. Not less than initial.
+	Max opt[positiveDuration] `key:"max" default:"1h"`
+	// When to give an event up.
+	GiveUpAfter opt[positiveDuration] `key:"give_up_after" default:"96h" later:"true"`
+	// How often to try an event that the endpoint refuses for good.
+	MaxAttempts4xx unshaped `key:"max_attempts_4xx" later:"true"`
+}

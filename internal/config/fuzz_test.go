@@ -1,0 +1,72 @@
+package config_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/txtar"
+
+	"syncd/internal/config"
+)
+
+// lineBreak is what YAML takes for the end of a line.
+var lineBreak = regexp.MustCompile("[\r\n\u0085\u2028\u2029]")
+
+// FuzzLoad holds that no text makes Load panic, that it returns either a configuration or problems, each with a place, and that
+// no problem repeats a secret.
+func FuzzLoad(f *testing.F) {
+	files, err := filepath.Glob("testdata/*/*.txtar")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, a := range archive.Files {
+			if strings.HasSuffix(a.Name, ".yaml") {
+				f.Add(a.Data)
+			}
+		}
+	}
+	if text, err := os.ReadFile(exampleFile); err != nil {
+		f.Fatal(err)
+	} else {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		// Patterns over the real root directory would make the test depend on the machine, and slow.
+		if strings.Contains(string(text), "include") {
+			t.Skip()
+		}
+		path := filepath.Join(t.TempDir(), "syncd.yaml")
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := config.Load(config.Source{Path: path, Getenv: getenv}, catalog())
+		if err == nil {
+			if len(c.Accounts) == 0 {
+				t.Error("no account and no error")
+			}
+			return
+		}
+		e, ok := errors.AsType[*config.Errors](err)
+		if !ok || c != nil || len(e.Problems) == 0 {
+			t.Fatalf("got %v, %v", c, err)
+		}
+		lines := len(lineBreak.FindAllIndex(text, -1)) + 1
+		for _, p := range e.Problems {
+			if p.Line < 1 || p.Line > lines || p.Column < 1 || p.Message == "" {
+				t.Errorf("a problem without a place: %s", p)
+			}
+			if strings.Contains(p.Message, "hunter2") && !strings.Contains(string(text), "hunter2") {
+				t.Errorf("a problem repeats a secret: %s", p)
+			}
+		}
+	})
+}

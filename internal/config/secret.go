@@ -1,0 +1,211 @@
+package config
+
+import (
+	"encoding/base64"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Secret is a token or a signing secret. It does not print: every way of formatting it gives [secret].
+type Secret struct {
+	// A pointer, because fmt prints the fields of a struct that it cannot call methods on, but not what they point at.
+	text   *string
+	source string
+}
+
+const redacted = "[secret]"
+
+// Reveal gives the secret itself.
+func (s Secret) Reveal() string {
+	if s.text == nil {
+		return ""
+	}
+	return *s.text
+}
+
+// Source says where the secret came from, as in "file /run/secrets/wb" or "env WB_TOKEN".
+func (s Secret) Source() string { return s.source }
+
+// String gives [secret].
+func (Secret) String() string { return redacted }
+
+// GoString gives [secret].
+func (Secret) GoString() string { return redacted }
+
+// MarshalText gives [secret], to encoding/json too.
+func (Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// LogValue gives [secret].
+func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// maxSecret is far beyond the size of a token.
+const maxSecret = 64 << 10
+
+// secretReader reads secrets from where the configuration says they are.
+type secretReader struct {
+	*report
+	getenv func(string) string
+	dir    string // of the main file
+}
+
+// content is what a file or a variable holds, without the white space around it.
+type content struct {
+	text   string
+	source string
+	node   *node
+}
+
+// token reads an API token; the Secret is empty where there is none. That it was given neither by file nor by variable, or
+// by both, is reported elsewhere.
+func (r *secretReader) token(file *opt[secretFile], env *opt[secretEnv], check func(string) error) Secret {
+	c := r.read(file, env)
+	if c == nil {
+		return Secret{}
+	}
+	if strings.ContainsAny(c.text, "\r\n") {
+		r.problem(c.node, "%s holds several lines, expected one token", c.source)
+		return Secret{}
+	}
+	if strings.ContainsFunc(c.text, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		r.problem(c.node, "%s holds a space or a character that no token has, expected visible ASCII", c.source)
+		return Secret{}
+	}
+	if check != nil {
+		if err := check(c.text); err != nil {
+			r.problem(c.node, "%s holds no usable token: %s", c.source, strings.ReplaceAll(err.Error(), c.text, redacted))
+			return Secret{}
+		}
+	}
+	return Secret{text: &c.text, source: c.source}
+}
+
+// signing reads the signing secrets of a webhook, one a line.
+func (r *secretReader) signing(file *opt[secretFile], env *opt[secretEnv]) []Secret {
+	c := r.read(file, env)
+	if c == nil {
+		return nil
+	}
+	var secrets []Secret
+	number := 0
+	for line := range strings.Lines(c.text) {
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		number++
+		if wrong := wrongSigningSecret(line); wrong != "" {
+			r.problem(c.node, "%s: secret %d %s, expected whsec_ and 24 to 64 bytes in base64", c.source, number, wrong)
+			continue
+		}
+		secrets = append(secrets, Secret{text: &line, source: c.source})
+	}
+	return secrets
+}
+
+func wrongSigningSecret(s string) string {
+	encoded, ok := strings.CutPrefix(s, "whsec_")
+	if !ok {
+		return "does not begin with whsec_"
+	}
+	key, err := base64.StdEncoding.Strict().DecodeString(encoded)
+	switch {
+	case err != nil:
+		return "is not base64 after whsec_"
+	case len(key) < 24 || len(key) > 64:
+		return fmt.Sprintf("holds %d bytes", len(key))
+	}
+	return ""
+}
+
+// read gives nil where there is nothing to use; the reason is reported.
+func (r *secretReader) read(file *opt[secretFile], env *opt[secretEnv]) *content {
+	var c content
+	switch {
+	case file.node != nil && env.node != nil:
+		return nil // only one of them is right
+	case file.ok:
+		text, path, wrong := r.file(file.node, string(file.val))
+		if wrong != "" {
+			r.problem(file.node, "%s, expected one that holds the secret", wrong)
+			return nil
+		}
+		c = content{text: text, source: "file " + path, node: file.node}
+	case env.ok:
+		c = content{text: r.getenv(string(env.val)), source: "env " + string(env.val), node: env.node}
+	default:
+		return nil
+	}
+	c.text = strings.TrimSpace(c.text)
+	switch {
+	case c.text == "" && env.ok:
+		r.problem(c.node, "%s is not set or empty, expected a secret", c.source)
+	case c.text == "":
+		r.problem(c.node, "%s is empty, expected a secret", c.source)
+	case len(c.text) > maxSecret:
+		r.problem(c.node, "%s is larger than %d KiB, expected a secret", c.source, maxSecret>>10)
+	default:
+		return &c
+	}
+	return nil
+}
+
+// file reads a secret file and gives its path, or says what is wrong.
+func (r *secretReader) file(n *node, name string) (text, path, wrong string) {
+	credentials := r.getenv("CREDENTIALS_DIRECTORY")
+	path = name
+	where := ""
+	if !filepath.IsAbs(name) {
+		path = filepath.Join(r.dir, name)
+		where = " beside the configuration"
+		if credentials != "" {
+			where = " in $CREDENTIALS_DIRECTORY or beside the configuration"
+			if given := filepath.Join(credentials, name); exists(given) {
+				path = given
+			}
+		}
+	}
+	if !exists(path) {
+		return "", "", fmt.Sprintf("there is no file %s%s", quotedName(name), where)
+	}
+	bytes, why := readFile(path, true)
+	if why != "" {
+		return "", "", fmt.Sprintf("file %s: %s", quotedName(name), why)
+	}
+	r.warnIfOpen(n, path, credentials)
+	return string(bytes), path, ""
+}
+
+// quotedName repeats the name of a secret's file: in full where it is surely a path, else only its beginning.
+func quotedName(name string) string {
+	if filepath.IsAbs(name) {
+		return quotedPath(name)
+	}
+	return quoted(name)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil || !os.IsNotExist(err)
+}
+
+// warnIfOpen warns of a secret that others can read, except where the service manager keeps it: systemd's credentials and
+// Docker's /run/secrets have their own protection, and modes that nobody can change.
+func (r *secretReader) warnIfOpen(n *node, path, credentials string) {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm()&0o044 == 0 {
+		return
+	}
+	for _, dir := range []string{credentials, "/run/secrets"} {
+		if dir != "" && (within(dir, path) || within(resolve(dir), resolve(path))) {
+			return
+		}
+	}
+	r.warn(n, "others can read %s (mode %04o): chmod 600", path, info.Mode().Perm())
+}
+
+func within(dir, path string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
