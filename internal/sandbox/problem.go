@@ -1,0 +1,147 @@
+package sandbox
+
+import (
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+const (
+	typeJSON    = "application/json"
+	typeProblem = "application/problem+json"
+	typeHTML    = "text/html"
+)
+
+// problem is the gateway's error body (OpenAPI document, responses 401 and 429).
+type problem struct {
+	Title      string `json:"title"`
+	Detail     string `json:"detail"`
+	Code       string `json:"code,omitempty"`
+	RequestID  string `json:"requestId,omitempty"`
+	Origin     string `json:"origin,omitempty"`
+	Status     int    `json:"status"`
+	StatusText string `json:"statusText"`
+	Timestamp  string `json:"timestamp"`
+}
+
+func (s *Sandbox) gateway(status int, title, detail, origin string, now time.Time) problem {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return problem{
+		Title: title, Detail: detail, Origin: origin, Status: status, StatusText: http.StatusText(status),
+		Timestamp: now.UTC().Format(time.RFC3339),
+		RequestID: hexID(s.ids, 16),
+		// In the form of recorded codes: "461a0b83d6bd a53a3d31f8b003bce 8d7a4aaab17a".
+		Code: "461a0b83d6bd " + hexID(s.ids, 6) + " " + hexID(s.ids, 6),
+	}
+}
+
+func (s *Sandbox) unauthorized(detail string, now time.Time) answer {
+	return jsonAnswer(http.StatusUnauthorized, typeProblem,
+		s.gateway(http.StatusUnauthorized, "unauthorized", detail, "s2s-api-auth-catalog", now))
+}
+
+// denied answers a token whose scope does not cover the method. Both statuses are documented, for different gateways.
+func (s *Sandbox) denied(g Group, form Denial, now time.Time) answer {
+	if form != Denial401 {
+		return s.readOnly(g, form, now)
+	}
+	origin := "s2s-api-auth-catalog"
+	if g == GroupChat {
+		origin = "s2s-api-auth-chatx" // as recorded
+	}
+	return jsonAnswer(http.StatusUnauthorized, typeProblem,
+		s.gateway(http.StatusUnauthorized, "unauthorized", "token scope not allowed", origin, now))
+}
+
+// readOnly answers a write with a read-only token: always 403, in the form of [Quirks.Denial] where the host has several.
+func (s *Sandbox) readOnly(g Group, form Denial, now time.Time) answer {
+	if form == Denial403Envelope && g == GroupFeedbacks {
+		return s.envelopeError(http.StatusForbidden, "Ошибка авторизации")
+	}
+	p := s.gateway(http.StatusForbidden, "Forbidden", "scope is not allowed for this resource", "ag-marketplace", now)
+	p.RequestID, p.Code = s.requestUUID(), "" // the documented example has a UUID and no code
+	return jsonAnswer(http.StatusForbidden, typeProblem, p)
+}
+
+func (s *Sandbox) tooManyRequests(now time.Time, l limited) answer {
+	a := jsonAnswer(http.StatusTooManyRequests, typeProblem,
+		s.gateway(http.StatusTooManyRequests, "too many requests", "limited by "+l.limiter, "s2s-api-auth-catalog", now))
+	a.header = map[string]string{
+		"X-Ratelimit-Retry": strconv.Itoa(l.retry),
+		"X-Ratelimit-Limit": strconv.Itoa(l.burst),
+		"X-Ratelimit-Reset": strconv.Itoa(l.reset),
+	}
+	return a
+}
+
+// pathNotFound is the documented 404 for a bad URL, which names neither request nor origin.
+func (s *Sandbox) pathNotFound(now time.Time) answer {
+	return jsonAnswer(http.StatusNotFound, typeJSON, problem{
+		Title: "path not found", Detail: "Please consult the https://dev.wildberries.ru/openapi/api-information",
+		Status: http.StatusNotFound, StatusText: http.StatusText(http.StatusNotFound),
+		Timestamp: now.UTC().Format(time.RFC3339),
+	})
+}
+
+// envelope is what feedbacks-api wraps everything in. Only its errors carry a request id.
+type envelope struct {
+	Data             any      `json:"data"`
+	Error            bool     `json:"error"`
+	ErrorText        string   `json:"errorText"`
+	AdditionalErrors []string `json:"additionalErrors"`
+	RequestID        string   `json:"requestId,omitempty"`
+}
+
+// envelopeError is an error of feedbacks-api itself, one of the OpenAPI document's examples.
+func (s *Sandbox) envelopeError(status int, text string) answer {
+	return jsonAnswer(status, typeJSON, envelope{Error: true, ErrorText: text, RequestID: s.requestUUID()})
+}
+
+// chatProblem is an error of the chat service (examples at seller/events and seller/message).
+type chatProblem struct {
+	Status    int    `json:"status"`
+	Title     string `json:"title"`
+	Origin    string `json:"origin"`
+	Detail    string `json:"detail"`
+	RequestID string `json:"requestId"`
+	Error     string `json:"error"`
+}
+
+// chatError: seller/events sends it as application/json, seller/message as application/problem+json.
+func (s *Sandbox) chatError(status int, contentType, text string) answer {
+	s.mu.Lock()
+	id := hexID(s.ids, 16)
+	s.mu.Unlock()
+	return jsonAnswer(status, contentType, chatProblem{
+		Status: status, Title: http.StatusText(status), Origin: "proxy-chats", Detail: text, RequestID: id, Error: text,
+	})
+}
+
+func (s *Sandbox) requestUUID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return uuid(s.ids)
+}
+
+// uuid draws a version 4 UUID.
+func uuid(r *rand.Rand) string {
+	b := randomBytes(r, 16)
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// hexID draws n bytes in hexadecimal.
+func hexID(r *rand.Rand, n int) string { return hex.EncodeToString(randomBytes(r, n)) }
+
+func randomBytes(r *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.Uint32())
+	}
+	return b
+}

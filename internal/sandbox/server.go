@@ -1,0 +1,225 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// route is one method of the API.
+type route struct {
+	group Group
+	// method tells the buckets of a group apart where methods have their own ([ChatBucketPerMethod]).
+	method string
+	scope  uint64
+	// write is the opposite of the document's x-readonly-method.
+	write bool
+	serve func(*call) answer
+}
+
+// routes maps "METHOD /path" to a method. Everything else is the documented 404.
+var routes = map[string]route{
+	"GET /api/v1/seller/events":              {group: GroupChat, method: "events", scope: ScopeChat, serve: serveEvents},
+	"GET /api/v1/seller/chats":               {group: GroupChat, method: "chats", scope: ScopeChat, serve: serveChats},
+	"POST /api/v1/seller/message":            {group: GroupChat, method: "message", scope: ScopeChat, write: true, serve: serveMessage},
+	"GET /api/v1/questions":                  {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveQuestions},
+	"PATCH /api/v1/questions":                {group: GroupFeedbacks, scope: ScopeFeedbacks, write: true, serve: servePatchQuestion},
+	"GET /api/v1/question":                   {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveQuestion},
+	"GET /api/v1/questions/count":            {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveQuestionCount},
+	"GET /api/v1/questions/count-unanswered": {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveUnansweredCount},
+	"GET /api/v1/new-feedbacks-questions":    {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveNews},
+	"GET /ping":                              {group: GroupPing, serve: servePing},
+}
+
+// call is one authenticated and paid request on its way through a route.
+type call struct {
+	r       *http.Request
+	query   url.Values
+	sandbox *Sandbox
+	world   *World
+	quirks  Quirks
+	now     time.Time
+}
+
+// answer is a response before anything is written, so that a fault can still spoil it.
+type answer struct {
+	status      int
+	contentType string
+	header      map[string]string
+	// body is in pieces: pages are put together from items rendered long ago, without copying them.
+	body [][]byte
+}
+
+// Handler serves the whole marketplace: all API hosts, and the sandbox's own control under /_sandbox/.
+func (s *Sandbox) Handler() http.Handler { return http.HandlerFunc(s.serveHTTP) }
+
+func (s *Sandbox) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if strings.HasPrefix(r.URL.Path, controlPrefix) {
+		s.serveControl(w, r)
+		return
+	}
+	now := time.Now()
+	name := r.Method + " " + r.URL.Path
+	rt, ok := routes[name]
+	if !ok {
+		s.count(func(c *counts) { c.notFound++ })
+		send(w, s.pathNotFound(now))
+		return
+	}
+	s.count(func(c *counts) { c.paths[name]++ })
+
+	token, world, refusal := s.authenticate(r, now)
+	if refusal != nil {
+		s.count(func(c *counts) { c.unauthorized++ })
+		send(w, *refusal)
+		return
+	}
+	quirks := s.currentQuirks()
+	remaining, limited := world.pay(payment{
+		key:       bucketKey{group: s.bucketOf(rt), kind: token.kind()},
+		limit:     limitOf(rt.group, token.kind()),
+		name:      name,
+		now:       now,
+		drain:     s.takeFault(world.seller.ID, r.URL.Path, true) != nil,
+		roundDown: quirks.RetryRoundsDown,
+	})
+	if limited != nil {
+		send(w, s.tooManyRequests(now, *limited))
+		return
+	}
+	w.Header().Set("X-Ratelimit-Remaining", strconv.Itoa(remaining))
+
+	switch {
+	case !token.allows(rt.scope):
+		send(w, s.denied(rt.group, quirks.Denial, now))
+		return
+	case rt.write && token.S&scopeReadOnly != 0:
+		send(w, s.readOnly(rt.group, quirks.Denial, now))
+		return
+	}
+	fault := s.takeFault(world.seller.ID, r.URL.Path, false)
+	if fault != nil && s.spoilBefore(w, r, rt.group, fault, quirks.Denial, now) {
+		return
+	}
+	a := rt.serve(&call{r: r, query: r.URL.Query(), sandbox: s, world: world, quirks: quirks, now: now})
+	if fault != nil {
+		spoilAnswer(w, r, rt.group, fault, a)
+		return
+	}
+	send(w, a)
+}
+
+// authenticate finds out whose request it is. A request that belongs to nobody pays nothing: there is no bucket.
+func (s *Sandbox) authenticate(r *http.Request, now time.Time) (claims, *World, *answer) {
+	token := r.Header.Get("Authorization")
+	if raw, ok := strings.CutPrefix(token, "Bearer "); ok {
+		// The documents say the token as it is; clients that send the prefix are known to work, so it is only counted.
+		s.count(func(c *counts) { c.bearer++ })
+		token = raw
+	}
+	if token == "" {
+		a := s.unauthorized("empty Authorization header", now)
+		return claims{}, nil, &a
+	}
+	c, err := s.verify(token, now)
+	if err != nil {
+		a := s.unauthorized("token problem; "+err.Error(), now)
+		return claims{}, nil, &a
+	}
+	world := s.byID[c.Sid]
+	if world == nil {
+		a := s.unauthorized("token problem; token is withdrawn", now)
+		return claims{}, nil, &a
+	}
+	return c, world, nil
+}
+
+func (s *Sandbox) bucketOf(rt route) Group {
+	if rt.group == GroupChat && s.chatBuckets == ChatBucketPerMethod {
+		return rt.group + "/" + Group(rt.method)
+	}
+	return rt.group
+}
+
+func limitOf(g Group, kind tokenKind) Limit {
+	if kind == kindBase {
+		return limits[g].base
+	}
+	return limits[g].full
+}
+
+// send writes an answer that nothing has spoilt.
+func send(w http.ResponseWriter, a answer) {
+	writeHead(w, a, size(a.body))
+	for _, piece := range a.body {
+		if _, err := w.Write(piece); err != nil {
+			return // the client has gone; there is nobody to tell
+		}
+	}
+}
+
+func writeHead(w http.ResponseWriter, a answer, length int) {
+	h := w.Header()
+	for k, v := range a.header {
+		h.Set(k, v)
+	}
+	h.Set("Content-Type", a.contentType)
+	h.Set("Content-Length", strconv.Itoa(length))
+	w.WriteHeader(a.status)
+}
+
+func size(pieces [][]byte) int {
+	n := 0
+	for _, p := range pieces {
+		n += len(p)
+	}
+	return n
+}
+
+func jsonAnswer(status int, contentType string, v any) answer {
+	return answer{status: status, contentType: contentType, body: [][]byte{render(v)}}
+}
+
+// render encodes without HTML escapes: texts are full of quotation marks and ampersands, and the real ones are not escaped.
+func render(v any) []byte {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(fmt.Sprintf("sandbox: encode %T: %v", v, err)) // our own structs always encode
+	}
+	return []byte(strings.TrimSuffix(b.String(), "\n"))
+}
+
+// list puts rendered items between a head and a tail, with commas.
+func list(head []byte, items [][]byte, tail []byte) [][]byte {
+	pieces := make([][]byte, 0, 2*len(items)+2)
+	pieces = append(pieces, head)
+	for i, item := range items {
+		if i > 0 {
+			pieces = append(pieces, comma)
+		}
+		pieces = append(pieces, item)
+	}
+	return append(pieces, tail)
+}
+
+var comma = []byte{','}
+
+// servePing answers the connection check (general document, 2026-07-23). Calling it by program is forbidden by its text;
+// [Stats.Pings] tells who does.
+func servePing(c *call) answer {
+	c.sandbox.count(func(n *counts) { n.pings++ })
+	return jsonAnswer(http.StatusOK, typeJSON, struct {
+		TS     string
+		Status string
+	}{c.now.In(moscow).Format(time.RFC3339), "OK"})
+}
+
+// moscow is the zone of the marketplace's own clocks. A fixed one: Moscow has had no other since 2014, and no zone database
+// is needed.
+var moscow = time.FixedZone("MSK", 3*60*60)
