@@ -1,0 +1,108 @@
+// Package web is syncd's HTTP server: metrics for Prometheus and the health
+// endpoints. It knows the rest of the program only by the functions it is
+// given, changes nothing, and serves no secret.
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Config is what a Server needs. All fields are required.
+type Config struct {
+	Listen   string // host:port
+	Version  string
+	Log      *slog.Logger
+	Gatherer prometheus.Gatherer
+	Ready    func() error // nil: ready; else the reason why not
+}
+
+// Server is a bound, not yet running server.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+}
+
+// New binds the address, so that a port that is taken is known before anything
+// is polled.
+func New(cfg Config) (*Server, error) {
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("server.listen %s: %w: set another address, or \"\" for no server", cfg.Listen, err)
+	}
+	return &Server{listener: l, http: &http.Server{
+		Handler:           Handler(cfg),
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      time.Minute,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+	}}, nil
+}
+
+// Addr is the address that is bound.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.http.Close() })
+	defer stop()
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.Addr(), err)
+	}
+	return nil
+}
+
+var index = template.Must(template.New("index").Parse(`<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>syncd</title></head>
+<body><h1>syncd {{.Version}}</h1>
+<p>{{if .Reason}}Not ready: {{.Reason}}{{else}}Ready.{{end}}</p>
+<ul><li><a href="/metrics">Metrics</a></li><li><a href="/-/healthy">Healthy</a></li><li><a href="/-/ready">Ready</a></li></ul>
+</body></html>
+`))
+
+// Handler serves the paths of contract §8 that exist yet.
+func Handler(cfg Config) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{
+		EnableOpenMetrics: true, ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelError), MaxRequestsInFlight: 4,
+	}))
+	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "healthy") })
+	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, _ *http.Request) {
+		if err := cfg.Ready(); err != nil {
+			text(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
+			return
+		}
+		text(w, http.StatusOK, "ready")
+	})
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		data := struct{ Version, Reason string }{Version: cfg.Version}
+		if err := cfg.Ready(); err != nil {
+			data.Reason = err.Error()
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'")
+		if err := index.Execute(w, data); err != nil {
+			cfg.Log.Debug("index page", "err", err)
+		}
+	})
+	return mux
+}
+
+func text(w http.ResponseWriter, status int, s string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	// A client that has gone away is nobody's trouble.
+	_, _ = fmt.Fprintln(w, s)
+}
