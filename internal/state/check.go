@@ -1,0 +1,229 @@
+package state
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	bolt "go.etcd.io/bbolt"
+
+	"syncd/internal/event"
+)
+
+// checkFindings is how many findings Check reports before it stops looking.
+const checkFindings = 100
+
+// Check reads everything and reports what contradicts the picture in the package
+// comment: bbolt's own structure, records and ids that do not find each other, a
+// log with holes, positions beyond it, retry queues whose parts disagree. It
+// changes nothing, and its cost grows with the file.
+func (db *DB) Check() error {
+	var c check
+	err := db.bolt.View(func(tx *bolt.Tx) error {
+		for err := range tx.Check() { // to its end, or it goes on in the background
+			c.add("bbolt: %w", err)
+		}
+		var stamp uint64
+		if v := tx.Bucket(bucketMeta).Get(keyStamp); len(v) == 8 {
+			stamp = binary.BigEndian.Uint64(v)
+		}
+		c.eachStream(tx, bucketRecords, func(id StreamID, b *bolt.Bucket) {
+			c.records(id, b, nested(tx, bucketIDs, id.Account, id.Stream), stamp)
+		})
+		c.eachStream(tx, bucketIDs, func(id StreamID, b *bolt.Bucket) {
+			c.ids(id, b, nested(tx, bucketRecords, id.Account, id.Stream))
+		})
+		c.log(tx)
+		return tx.Bucket(bucketSinks).ForEach(func(name, raw []byte) error {
+			c.sink(tx, string(name), raw)
+			return nil
+		})
+	})
+	return errors.Join(append(c.found, err)...)
+}
+
+type check struct{ found []error }
+
+func (c *check) add(format string, args ...any) {
+	if len(c.found) < checkFindings {
+		c.found = append(c.found, fmt.Errorf(format, args...))
+	}
+}
+
+func (c *check) eachStream(tx *bolt.Tx, root []byte, fn func(StreamID, *bolt.Bucket)) {
+	b := tx.Bucket(root)
+	_ = b.ForEachBucket(func(account []byte) error {
+		return b.Bucket(account).ForEachBucket(func(stream []byte) error {
+			fn(StreamID{string(account), string(stream)}, b.Bucket(account).Bucket(stream))
+			return nil
+		})
+	})
+}
+
+func (c *check) records(id StreamID, records, ids *bolt.Bucket, stamp uint64) {
+	if ids == nil {
+		c.add("%s: records without ids", id)
+		return
+	}
+	_ = records.ForEach(func(k, v []byte) error {
+		var r record
+		if err := json.Unmarshal(v, &r); err != nil {
+			c.add("%s: record %q: %w", id, k, err)
+			return nil
+		}
+		if len(k) < 9 || r.N < 1 || r.V != 1 {
+			c.add("%s: record %q: version %d of format %d", id, k, r.N, r.V)
+			return nil
+		}
+		if r.Stamp > stamp {
+			c.add("%s: record %q carries stamp %d, and the next process begins at %d", id, k, r.Stamp, stamp)
+		}
+		for times := ids.Get(idKey(string(k[8:]))); ; times = times[8:] {
+			if len(times) < 8 {
+				c.add("%s: record %q is not in ids", id, k)
+				break
+			}
+			if bytes.Equal(times[:8], k[:8]) {
+				break
+			}
+		}
+		return nil
+	})
+}
+
+// ids checks that every entry leads to a record of that hash.
+func (c *check) ids(id StreamID, ids, records *bolt.Bucket) {
+	if records == nil {
+		c.add("%s: ids without records", id)
+		return
+	}
+	_ = ids.ForEach(func(hash, times []byte) error {
+		if len(hash) != 8 || len(times) == 0 || len(times)%8 != 0 {
+			c.add("%s: ids entry %x of %d bytes", id, hash, len(times))
+			return nil
+		}
+		for ; len(times) > 0; times = times[8:] {
+			found := false
+			cur := records.Cursor()
+			for k, _ := cur.Seek(times[:8]); bytes.HasPrefix(k, times[:8]) && !found; k, _ = cur.Next() {
+				found = bytes.Equal(idKey(string(k[8:])), hash)
+			}
+			if !found {
+				c.add("%s: ids entry %x leads to no record", id, hash)
+			}
+		}
+		return nil
+	})
+}
+
+// log checks that sequences are dense up to the newest, and say what their keys
+// say.
+func (c *check) log(tx *bolt.Tx) {
+	log := tx.Bucket(bucketEvents)
+	var last uint64
+	_ = log.ForEach(func(k, v []byte) error {
+		seq := binary.BigEndian.Uint64(k)
+		h, err := event.ParseHeader(v)
+		switch {
+		case err != nil:
+			c.add("event %d: %w", seq, err)
+		case h.Sequence != seq:
+			c.add("event %d says that it is %d", seq, h.Sequence)
+		case !json.Valid(v):
+			c.add("event %d is no JSON", seq)
+		}
+		if last != 0 && seq != last+1 {
+			c.add("the log has a hole between %d and %d", last, seq)
+		}
+		last = seq
+		return nil
+	})
+	if last != 0 && last != log.Sequence() {
+		c.add("the log ends at %d, and its newest event was %d", last, log.Sequence())
+	}
+}
+
+func (c *check) sink(tx *bolt.Tx, name string, raw []byte) {
+	var v sinkValue
+	if err := json.Unmarshal(raw, &v); err != nil {
+		c.add("sink %s: %w", name, err)
+		return
+	}
+	log := tx.Bucket(bucketEvents)
+	if v.Position > log.Sequence() {
+		c.add("sink %s stands at %d of %d", name, v.Position, log.Sequence())
+	}
+	if v.Position < log.Sequence() && log.Get(seqKey(v.Position+1)) == nil {
+		c.add("sink %s needs event %d, which is gone", name, v.Position+1)
+	}
+	if nested(tx, bucketRetries, name) != nil {
+		c.queue(tx, name, v.Position)
+	}
+}
+
+// queue checks that the four parts of a retry queue say the same.
+func (c *check) queue(tx *bolt.Tx, name string, position uint64) {
+	part := func(b []byte) *bolt.Bucket { return nested(tx, bucketRetries, name, string(b)) }
+	q := queue{heads: part(bucketHeads), due: part(bucketDue), followers: part(bucketFollowers), waiting: part(bucketWaiting)}
+	if q.heads == nil || q.due == nil || q.followers == nil || q.waiting == nil {
+		c.add("retry queue of %s: a part is missing", name)
+		return
+	}
+	log := tx.Bucket(bucketEvents)
+	waits := make(map[uint64]bool)
+	wait := func(seq uint64, key string) {
+		waits[seq] = true
+		if h, err := event.ParseHeader(log.Get(seqKey(seq))); err != nil || h.PartitionKey != key {
+			c.add("retry queue of %s: event %d of %s is not in the log", name, seq, key)
+		}
+		if seq > position {
+			c.add("retry queue of %s: event %d is behind the position too", name, seq)
+		}
+		if q.waiting.Get(seqKey(seq)) == nil {
+			c.add("retry queue of %s: event %d does not hold the log", name, seq)
+		}
+	}
+	heads := make(map[string]head)
+	_ = q.heads.ForEach(func(k, raw []byte) error {
+		var h head
+		if err := json.Unmarshal(raw, &h); err != nil {
+			c.add("retry queue of %s: head of %s: %w", name, k, err)
+			return nil
+		}
+		heads[string(k)] = h
+		wait(h.Seq, string(k))
+		return nil
+	})
+	due := 0
+	_ = q.due.ForEach(func(k, _ []byte) error {
+		due++
+		if h, ok := heads[string(k[8:])]; !ok || !bytes.Equal(dueKey(h.Next, string(k[8:])), k) {
+			c.add("retry queue of %s: %s is due at another time than its head says", name, k[8:])
+		}
+		return nil
+	})
+	if due != len(heads) {
+		c.add("retry queue of %s: %d heads and %d due", name, len(heads), due)
+	}
+	_ = q.followers.ForEach(func(k, _ []byte) error {
+		key, seq := string(k[:len(k)-9]), binary.BigEndian.Uint64(k[len(k)-8:])
+		wait(seq, key)
+		if h, ok := heads[key]; !ok || h.Seq >= seq {
+			c.add("retry queue of %s: event %d of %s follows no earlier head", name, seq, key)
+		}
+		return nil
+	})
+	n := 0
+	_ = q.waiting.ForEach(func(k, _ []byte) error {
+		n++
+		if !waits[binary.BigEndian.Uint64(k)] {
+			c.add("retry queue of %s: event %d holds the log and is no part of the queue", name, binary.BigEndian.Uint64(k))
+		}
+		return nil
+	})
+	if uint64(n) != q.waiting.Sequence() {
+		c.add("retry queue of %s: %d events wait, %d are counted", name, n, q.waiting.Sequence())
+	}
+}

@@ -1,0 +1,170 @@
+package state_test
+
+import (
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// node is a line of the tree in the package comment.
+type node struct {
+	name     string // with placeholders in angle brackets
+	pattern  *regexp.Regexp
+	children []*node
+	seen     bool
+}
+
+// picture reads the bucket tree out of the package comment.
+func picture(t *testing.T) *node {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "state.go", nil, parser.PackageClauseOnly|parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := &node{}
+	path := []*node{root}
+	for line := range strings.Lines(file.Doc.Text()) {
+		text, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "\t")
+		if !ok {
+			continue
+		}
+		name := strings.TrimLeft(text, " ")
+		depth := (len(text) - len(name)) / 2
+		name, _, _ = strings.Cut(name, "  ")
+		pattern := regexp.MustCompile(`<[^>]*>`).ReplaceAllString(regexp.QuoteMeta(name), `.+`)
+		pattern = strings.ReplaceAll(pattern, `\\x00`, `\x00`)
+		n := &node{name: name, pattern: regexp.MustCompile(`(?s)^` + pattern + `$`)}
+		if depth >= len(path) {
+			t.Fatalf("the picture skips a level at %q", name)
+		}
+		path = append(path[:depth+1], n)
+		path[depth].children = append(path[depth].children, n)
+	}
+	return root
+}
+
+// match returns the child that key is drawn as: a plain name before a pattern.
+func (n *node) match(key string) *node {
+	var found *node
+	for _, c := range n.children {
+		if c.name == key {
+			return c
+		}
+		if strings.Contains(c.name, "<") && c.pattern.MatchString(key) && (found == nil || len(c.name) > len(found.name)) {
+			found = c
+		}
+	}
+	return found
+}
+
+// The bucket tree of a filled file is the one in the golden file, and drawn in the
+// package comment: nothing is missing there, and nothing is there alone.
+func TestGolden(t *testing.T) {
+	f := open(t)
+	fill(t, f.DB)
+	f.DB.Close()
+	b, err := bolt.Open(f.cfg.Path, 0o600, &bolt.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	tree := picture(t)
+	var out strings.Builder
+	err = b.View(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			dump(t, &out, name, nil, b, tree, "")
+			return nil
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unseen(t, tree, "")
+	const golden = "testdata/golden.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != string(want) {
+		t.Errorf("the file holds\n%s\nwant\n%s", out.String(), want)
+	}
+}
+
+func unseen(t *testing.T, n *node, path string) {
+	for _, c := range n.children {
+		if !c.seen {
+			t.Errorf("the package comment draws %s/%s, which is in no file", path, c.name)
+		}
+		unseen(t, c, path+"/"+c.name)
+	}
+}
+
+func dump(t *testing.T, out *strings.Builder, key, value []byte, b *bolt.Bucket, n *node, path string) {
+	path += "/" + string(key)
+	drawn := n.match(string(key))
+	if drawn == nil {
+		t.Errorf("%q is not in the picture of the package comment", path)
+		return
+	}
+	drawn.seen = true
+	text := readable(drawn.name, key)
+	depth := strings.Repeat("  ", strings.Count(path, "/")-1-strings.Count(string(key), "/"))
+	if b == nil {
+		fmt.Fprintf(out, "%s%s\t%s\n", depth, text, readableValue(drawn.name, value))
+		return
+	}
+	fmt.Fprintf(out, "%s%s\n", depth, text)
+	_ = b.ForEach(func(k, v []byte) error {
+		dump(t, out, k, v, b.Bucket(k), drawn, path)
+		return nil
+	})
+}
+
+func number(b []byte) string { return fmt.Sprint(binary.BigEndian.Uint64(b)) }
+
+func moment(b []byte) string {
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(b))).UTC().Format(time.RFC3339Nano)
+}
+
+// readable decodes a key as its name in the picture says.
+func readable(name string, key []byte) string {
+	switch name {
+	case "<created><item id>", "<next><partition key>":
+		return moment(key) + " " + string(key[8:])
+	case "i<created><item id>":
+		return "i " + moment(key[1:]) + " " + string(key[9:])
+	case "<8 bytes of SHA-256 of the item id>":
+		return fmt.Sprintf("%x", key)
+	case "<sequence>", "<seq>":
+		return number(key)
+	case `<partition key>\x00<seq>`:
+		return string(key[:len(key)-9]) + " " + number(key[len(key)-8:])
+	}
+	return string(key)
+}
+
+func readableValue(name string, value []byte) string {
+	switch name {
+	case "stamp":
+		return number(value)
+	case "<8 bytes of SHA-256 of the item id>":
+		return moment(value)
+	}
+	return string(value)
+}

@@ -1,0 +1,333 @@
+package state_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"syncd/internal/state"
+)
+
+// logOf appends one event for each subject named, in order.
+func logOf(t testing.TB, db *state.DB, subjects ...string) {
+	t.Helper()
+	last, err := db.LastSequence()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var items []state.Item
+	for i, s := range subjects {
+		q := question(fmt.Sprintf("%s-%d", s, int(last)+i+1), 1, "a")
+		q.Subject = s
+		items = append(items, q)
+	}
+	if _, err := db.CommitPage(pageOf(db, items...)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOpenSink(t *testing.T) {
+	f := open(t)
+	logOf(t, f.DB, "a", "b")
+	for _, test := range []struct {
+		name      string
+		beginning bool
+		want      uint64
+	}{{"now", false, 2}, {"beginning", true, 0}} {
+		s, err := f.DB.OpenSink(test.name, "file", test.beginning, day)
+		if err != nil || s.Position != test.want || s.Checkpoint != nil {
+			t.Fatalf("%s: %+v %v", test.name, s, err)
+		}
+		s, err = f.DB.OpenSink(test.name, "file", !test.beginning, day) // it is known now
+		if err != nil || s.Position != test.want {
+			t.Fatalf("%s: %+v %v", test.name, s, err)
+		}
+	}
+	if _, err := f.DB.OpenSink("now", "webhook", false, day); err == nil {
+		t.Fatal("the type changed and nobody minded")
+	}
+	if err := f.DB.Settle("nobody", day, state.Settlement{Position: 1}); err == nil {
+		t.Fatal("a sink that is not there was moved")
+	}
+}
+
+func TestSettleNeverMovesBack(t *testing.T) {
+	f := open(t)
+	logOf(t, f.DB, "a", "b")
+	_, _ = f.DB.OpenSink("s", "file", true, day)
+	for _, position := range []uint64{2, 1} {
+		if err := f.DB.Settle("s", day, state.Settlement{Position: position, Checkpoint: []byte(fmt.Sprint(position))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := f.DB.OpenSink("s", "file", true, day)
+	if err != nil || s.Position != 2 || string(s.Checkpoint) != "1" {
+		t.Fatalf("%+v %v", s, err)
+	}
+}
+
+func TestReadEventsBounds(t *testing.T) {
+	f := open(t)
+	logOf(t, f.DB, "a", "b", "c", "d")
+	for _, test := range []struct {
+		after       uint64
+		count, size int
+		want        int
+	}{{0, 10, 1 << 20, 4}, {1, 2, 1 << 20, 2}, {0, 10, 1, 1}, {4, 10, 10, 0}} {
+		got, err := f.DB.ReadEvents(test.after, test.count, test.size)
+		if err != nil || len(got) != test.want {
+			t.Errorf("%+v: %d events, %v", test, len(got), err)
+		}
+	}
+	one, _ := f.DB.ReadEvents(0, 1, 1)
+	if got, _ := f.DB.ReadEvents(0, 10, len(one[0].JSON)); len(got) != 1 {
+		t.Errorf("a budget of one event gave %d", len(got))
+	}
+	if got, _ := f.DB.ReadEvents(0, 10, len(one[0].JSON)+1); len(got) != 2 {
+		t.Errorf("a budget of an event and a byte gave %d", len(got))
+	}
+	if _, ok, err := f.DB.Event(5); ok || err != nil {
+		t.Error("event 5 is there", err)
+	}
+}
+
+// Retain deletes what is old, in order, and never what a position or a retry
+// queue needs; sequences go on after everything is gone.
+func TestRetain(t *testing.T) {
+	f := open(t)
+	for range 25 {
+		logOf(t, f.DB, slices.Repeat([]string{"a", "b"}, 50)...)
+	}
+	_, _ = f.DB.OpenSink("crm", "webhook", true, day)
+	recorded := day.Add(24 * time.Hour)
+	retain := func(before time.Time, want int, oldest uint64) {
+		t.Helper()
+		n, err := f.DB.Retain(context.Background(), before)
+		checkState(t, f.DB)
+		first, _ := f.DB.ReadEvents(0, 1, 1)
+		if err != nil || n != want || (oldest == 0) != (len(first) == 0) || oldest != 0 && first[0].Sequence != oldest {
+			t.Fatalf("%d deleted, first %v, %v", n, first, err)
+		}
+	}
+	retain(recorded.Add(time.Hour), 0, 1) // the sink needs all
+	if err := f.DB.Settle("crm", day, state.Settlement{Position: 2500, Failed: []state.Failed{{Seq: 2001, Key: "shop-a/a", Next: day}, {Seq: 2005, Key: "shop-a/a", Next: day}}}); err != nil {
+		t.Fatal(err)
+	}
+	n := f.n
+	retain(recorded, 0, 1) // not older than that
+	if f.n != n {
+		t.Error("nothing to do, and a commit")
+	}
+	retain(recorded.Add(time.Hour), 2000, 2001)
+	head, _, _ := f.DB.Head("crm", "shop-a/a")
+	if err := f.DB.Settle("crm", day, state.Settlement{Delivered: []state.Failed{head}}); err != nil {
+		t.Fatal(err)
+	}
+	retain(recorded.Add(time.Hour), 4, 2005)
+	head, _, _ = f.DB.Head("crm", "shop-a/a")
+	if err := f.DB.Settle("crm", day, state.Settlement{Delivered: []state.Failed{head}}); err != nil {
+		t.Fatal(err)
+	}
+	retain(recorded.Add(time.Hour), 496, 0)
+	f.reopen()
+	logOf(t, f.DB, "a")
+	if got := events(t, f.DB); len(got) != 1 || got[0].Sequence != 2501 {
+		t.Fatal(got)
+	}
+	if s, err := f.DB.OpenSink("new", "file", true, day); err != nil || s.Position != 2500 {
+		t.Fatalf("a sink from the beginning starts at %d, %v", s.Position, err)
+	}
+	cancelled, cancel := context.WithCancel(context.Background())
+	cancel()
+	if n, err := f.DB.Retain(cancelled, recorded.Add(time.Hour)); n != 0 || err != nil {
+		t.Fatal(n, err)
+	}
+}
+
+func TestBacklog(t *testing.T) {
+	f := open(t)
+	_, _ = f.DB.OpenSink("crm", "webhook", true, day)
+	want := func(n int, oldest bool) {
+		t.Helper()
+		b, err := f.DB.Backlog("crm")
+		if err != nil || b.Events != n || b.Oldest.IsZero() == oldest {
+			t.Fatalf("%+v %v", b, err)
+		}
+	}
+	want(0, false)
+	logOf(t, f.DB, "a", "b", "a")
+	want(3, true)
+	if err := f.DB.Settle("crm", day, state.Settlement{Position: 3, Failed: []state.Failed{{Seq: 1, Key: "shop-a/a", Next: day}, {Seq: 3, Key: "shop-a/a", Next: day}}}); err != nil {
+		t.Fatal(err)
+	}
+	want(2, true)
+	if b, err := f.DB.Backlog("nobody"); err != nil || b.Events != 0 {
+		t.Fatal(b, err)
+	}
+}
+
+// An attempt that comes back for an event which is no head any more must not
+// raise it from the dead.
+func TestAttemptAfterAcknowledge(t *testing.T) {
+	f := open(t)
+	logOf(t, f.DB, "a", "a")
+	_, _ = f.DB.OpenSink("crm", "webhook", true, day)
+	if err := f.DB.Settle("crm", day, state.Settlement{Position: 2, Failed: []state.Failed{{Seq: 1, Key: "shop-a/a", Next: day}, {Seq: 2, Key: "shop-a/a", Next: day}}}); err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := f.DB.Head("crm", "shop-a/a")
+	for range 2 {
+		if err := f.DB.Settle("crm", day, state.Settlement{Delivered: []state.Failed{first}}); err != nil {
+			t.Fatal(err)
+		}
+		first.Attempts = 7
+		if err := f.DB.RecordAttempt("crm", first); err != nil {
+			t.Fatal(err)
+		}
+		checkState(t, f.DB)
+	}
+	if h, ok, err := f.DB.Head("crm", "shop-a/a"); err != nil || !ok || h.Seq != 2 || h.Attempts != 0 {
+		t.Fatalf("%+v %t %v", h, ok, err)
+	}
+}
+
+// model is a retry queue as simple as can be.
+type model map[string][]state.Failed
+
+func (m model) heads() (out []state.Failed) {
+	for _, q := range m {
+		out = append(out, q[0])
+	}
+	slices.SortFunc(out, func(a, b state.Failed) int {
+		if c := a.Next.Compare(b.Next); c != 0 {
+			return c
+		}
+		return slices.Compare([]byte(a.Key), []byte(b.Key))
+	})
+	return out
+}
+
+// Whatever is done to a retry queue, with commits that fail in either way and
+// reopened files, it is what the model says: order of each subject, counts, and
+// the order in which heads are due.
+func TestRetryQueueAgainstModel(t *testing.T) {
+	for range 3 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { // the seed is the name
+			r := rand.New(rand.NewPCG(seed, 0))
+			f := open(t)
+			_, _ = f.DB.OpenSink("crm", "webhook", true, day)
+			m := make(model)
+			position, now := uint64(0), day
+			again := func(step func() error) {
+				t.Helper()
+				for {
+					f.fault = nil
+					switch r.IntN(6) {
+					case 0:
+						f.fault = breakings["failed"]
+					case 1:
+						f.fault = breakings["failed but took effect"]
+					}
+					err := step()
+					f.fault = nil
+					checkState(t, f.DB)
+					if r.IntN(10) == 0 {
+						f.reopen()
+					}
+					if err == nil {
+						return
+					} else if !errors.Is(err, errBroken) {
+						t.Fatal(err)
+					}
+				}
+			}
+			for range 60 {
+				now = now.Add(time.Duration(r.IntN(5000)) * time.Millisecond)
+				s := state.Settlement{}
+				for range r.IntN(4) {
+					key := fmt.Sprintf("s%d", r.IntN(5))
+					logOf(t, f.DB, key)
+					position++
+					if r.IntN(3) > 0 {
+						fl := state.Failed{Seq: position, Key: "shop-a/" + key, Next: now}
+						if len(m[fl.Key]) == 0 {
+							fl.Attempts, fl.First, fl.Status, fl.Error = 1, now, 500, "answer 500"
+							fl.Next = now.Add(time.Duration(r.IntN(9000)) * time.Millisecond)
+						}
+						s.Failed = append(s.Failed, fl)
+						m[fl.Key] = append(m[fl.Key], fl)
+					}
+				}
+				s.Position = position
+				again(func() error { return f.DB.Settle("crm", now, s) })
+
+				var s2 state.Settlement
+				for _, h := range m.heads() {
+					switch r.IntN(3) {
+					case 0:
+						s2.Delivered = append(s2.Delivered, h)
+						q := m[h.Key][1:]
+						if len(q) == 0 {
+							delete(m, h.Key)
+							break
+						}
+						m[h.Key] = q
+						q[0] = state.Failed{Seq: q[0].Seq, Key: q[0].Key, Next: now}
+					case 1:
+						h.Attempts, h.Next, h.Error = h.Attempts+1, now.Add(time.Duration(r.IntN(60_000))*time.Millisecond), "again"
+						s2.Attempts = append(s2.Attempts, h)
+						m[h.Key][0] = h
+					}
+				}
+				s2.Position = position
+				again(func() error { return f.DB.Settle("crm", now, s2) })
+
+				n := 0
+				for key, q := range m {
+					n += len(q)
+					h, ok, err := f.DB.Head("crm", key)
+					if waits, err2 := f.DB.Waits("crm", key); err != nil || err2 != nil || !ok || !waits || h != q[0] {
+						t.Fatalf("head of %s: %+v %t %v, want %+v", key, h, ok, errors.Join(err, err2), q[0])
+					}
+				}
+				if got, err := f.DB.Waiting("crm"); err != nil || got != n {
+					t.Fatalf("%d wait, %v, want %d", got, err, n)
+				}
+				due, err := f.DB.Due("crm", 100, func(string) bool { return false })
+				if err != nil || !slices.Equal(due, m.heads()) {
+					t.Fatalf("due %+v\nwant %+v (%v)", due, m.heads(), err)
+				}
+				if len(due) > 1 {
+					skipped, _ := f.DB.Due("crm", 1, func(key string) bool { return key == due[0].Key })
+					if !slices.Equal(skipped, due[1:2]) {
+						t.Fatalf("due without the first: %+v", skipped)
+					}
+				}
+			}
+			after, n := "", 0
+			for { // page by page, in the order of the keys
+				heads, err := f.DB.Heads("crm", after, 2)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(heads) == 0 {
+					break
+				}
+				for _, h := range heads {
+					if n++; h.Key <= after || h != m[h.Key][0] {
+						t.Fatalf("%+v after %s", h, after)
+					}
+					after = h.Key
+				}
+			}
+			if n != len(m) {
+				t.Fatalf("%d heads, want %d", n, len(m))
+			}
+		})
+	}
+}

@@ -1,0 +1,216 @@
+// Package state is syncd's memory: one bbolt file. It guarantees that the items
+// of a page, the events they cause and the cursor after them are saved in one
+// transaction or not at all, that event sequences only grow, and that what a
+// method has returned is on disk. It does no network I/O and starts no
+// goroutines. A *DB is safe for concurrent use.
+//
+// # The bucket tree
+//
+// Times in keys are 8 bytes, Unix milliseconds, big-endian; sequences likewise.
+// Values are JSON with a version "v" unless said otherwise. A golden test holds
+// this picture.
+//
+//	meta
+//	  schema      {"v":1,"version":N}     which migrations this file has seen
+//	  stamp       8 bytes                 the highest reading stamp that a record or a staged item carries
+//	accounts
+//	  <account>   {"v":1,"marketplace","seller","first_poll"}   the pinned seller
+//	streams
+//	  <account>
+//	    <stream>
+//	      meta           {"v":1,"start","began","walked"}       what is old, decided once
+//	      cursor:<walk>  bytes, the source's own                where each walk continues
+//	records
+//	  <account>
+//	    <stream>
+//	      <created><item id>   {"v":1,"n","fp","rules","stamp","at","changed","emitted","body"}
+//	ids
+//	  <account>
+//	    <stream>
+//	      <8 bytes of SHA-256 of the item id>   8 bytes for each record so hashed: the <created> of its key
+//	staged
+//	  <account>
+//	    <stream>
+//	      <walk>
+//	        final        the cursor that takes effect with the last staged item; present: the walk is complete
+//	        i<created><item id>   {"v":1,"stamp","item"}        items whose order is known only at the end
+//	events
+//	  <sequence>  the event, exactly the line that every sink sends
+//	sinks
+//	  <sink>      {"v":1,"type","position","since","checkpoint"}
+//	retries
+//	  <sink>
+//	    heads
+//	      <partition key>            {"v":1,"seq","attempts","first","next","status","error"}   oldest waiting event of a subject
+//	    due
+//	      <next><partition key>      empty   heads in order of their next attempt
+//	    followers
+//	      <partition key>\x00<seq>   empty   later events of a waiting subject
+//	    waiting
+//	      <seq>                      empty   heads and followers; the first one holds the log, and the bucket's own sequence counts them
+//	budgets
+//	  <bucket>    {"v":1,…}, apiclient's own
+//
+// # Keys and locality
+//
+// A record's key begins with the item's creation time, since items are read in
+// about that order and random keys cost several times as much. The item id
+// alone still finds a record, through ids, whose small entries are written once
+// per item. An item without a plausible creation time is filed under the time
+// of its first sight.
+package state
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// ErrLocked says that another process has the state file open.
+var ErrLocked = errors.New("the state file is locked")
+
+// Config says where the state is.
+type Config struct {
+	Path        string
+	LockTimeout time.Duration // how long to wait for another process to let go; default 1 s
+	Observe     func(d time.Duration)
+
+	// Commit runs every commit after Open; nil: nothing stands in between. Tests
+	// let commits fail with it, before they took effect and after, and look at the
+	// file between two of them.
+	Commit func(commit func() error) error
+}
+
+// DB is the open state file.
+type DB struct {
+	bolt    *bolt.DB
+	observe func(time.Duration)
+	commit  func(commit func() error) error
+	stamp   atomic.Uint64 // last reading stamp given out
+
+	mu       sync.Mutex
+	watchers map[chan struct{}]struct{}
+}
+
+// Open opens the state file, creating it with mode 0600, and brings its schema up
+// to date. A file that is locked, damaged, foreign or of a newer syncd is refused
+// and left as it is; opening one that is up to date changes no byte of it.
+func Open(cfg Config) (*DB, error) {
+	if cfg.LockTimeout == 0 {
+		cfg.LockTimeout = time.Second
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(time.Duration) {}
+	}
+	if cfg.Commit == nil {
+		cfg.Commit = func(commit func() error) error { return commit() }
+	}
+	if dir := filepath.Dir(cfg.Path); !isDir(dir) {
+		return nil, fmt.Errorf("state file %s: its directory %s does not exist: create it, or set state.path", cfg.Path, dir)
+	}
+	b, err := bolt.Open(cfg.Path, 0o600, &bolt.Options{
+		Timeout: cfg.LockTimeout,
+		// The free list is rebuilt at open instead of being written with each
+		// commit: a commit costs less, and a large file opens a little slower.
+		NoFreelistSync: true,
+		FreelistType:   bolt.FreelistMapType,
+		OpenFile:       openWhole,
+	})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("state file %s: %w by another process: stop it, or use the running daemon", cfg.Path, ErrLocked)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum),
+		errors.Is(err, errTruncated):
+		return nil, fmt.Errorf("state file %s: %w: it is damaged or not syncd's; it was left as it is: restore a backup, or set state.path to another file", cfg.Path, err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("state file %s: %w: syncd must own it and its directory", cfg.Path, err)
+	case err != nil:
+		return nil, fmt.Errorf("state file %s: %w", cfg.Path, err)
+	}
+	db := &DB{bolt: b, observe: cfg.Observe, commit: cfg.Commit, watchers: make(map[chan struct{}]struct{})}
+	if err := db.migrate(); err != nil {
+		b.Close()
+		return nil, fmt.Errorf("state file %s: %w", cfg.Path, err)
+	}
+	err = b.View(func(tx *bolt.Tx) error {
+		if v := tx.Bucket(bucketMeta).Get(keyStamp); len(v) == 8 {
+			db.stamp.Store(binary.BigEndian.Uint64(v))
+		}
+		return nil
+	})
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("state file %s: %w", cfg.Path, err)
+	}
+	return db, nil
+}
+
+func isDir(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
+}
+
+// Close waits for running transactions and closes the file.
+func (db *DB) Close() error { return db.bolt.Close() }
+
+// Size returns the size of the state file in bytes.
+func (db *DB) Size() int64 {
+	var n int64
+	// A View of a closed database has no size.
+	_ = db.bolt.View(func(tx *bolt.Tx) error {
+		n = tx.Size()
+		return nil
+	})
+	return n
+}
+
+// Stamp returns a number larger than all it has returned before, also in earlier
+// processes as far as a record or a staged item carries it. Take one before sending a request: of
+// two readings of an item, the one with the larger stamp is the later. It is not
+// a time, so a clock that is set back does not make readings older.
+func (db *DB) Stamp() uint64 { return db.stamp.Add(1) }
+
+// update runs fn in a read-write transaction. When it returns nil the changes are
+// on disk; after an error, or a crash before that, none of them is.
+func (db *DB) update(fn func(tx *bolt.Tx) error) error {
+	start := time.Now()
+	err := db.commit(func() error { return db.bolt.Update(fn) })
+	if err == nil {
+		db.observe(time.Since(start))
+	}
+	return err
+}
+
+// Watch returns a channel that receives after events have been committed; a
+// value may stand for many commits. Stop ends it.
+func (db *DB) Watch() (events <-chan struct{}, stop func()) {
+	ch := make(chan struct{}, 1)
+	db.mu.Lock()
+	db.watchers[ch] = struct{}{}
+	db.mu.Unlock()
+	return ch, func() {
+		db.mu.Lock()
+		delete(db.watchers, ch)
+		db.mu.Unlock()
+	}
+}
+
+func (db *DB) wake() {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	for ch := range db.watchers {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
