@@ -1,0 +1,591 @@
+package delivery_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"syncd/internal/delivery"
+	"syncd/internal/event"
+	"syncd/internal/sink"
+)
+
+// takes is an answer that comes after a while, if the sender waits for it.
+func takes(d time.Duration, err error) func(context.Context, *event.Logged) error {
+	return func(ctx context.Context, _ *event.Logged) error {
+		select {
+		case <-time.After(d):
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func TestParallelDelivers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 4)
+		v.answer = takes(100*time.Millisecond, nil)
+		for i := range 10 {
+			r.log("a", "b", fmt.Sprint("c", i), "a", fmt.Sprint("x", i))
+		}
+		v.wants = func(seq uint64) bool { return !strings.HasPrefix(r.key(seq), "shop-a/x") }
+		stop := r.start(delivery.Sink{Name: "crm", Sink: v, Wants: func(_, typ string) bool { return !strings.Contains(typ, "unwanted") }})
+		time.Sleep(time.Minute)
+		stop()
+		if m := v.missing(); len(m) > 0 || v.total() != 40 || v.most != 4 || r.backlog("crm") != 0 {
+			t.Errorf("missing %d, %d deliveries, %d at once, %d left", m, v.total(), v.most, r.backlog("crm"))
+		}
+	})
+}
+
+// Events that nobody wants must not stop the sink, however many there are.
+func TestParallelSkips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.log(slices.Repeat([]string{"x"}, 5000)...)
+		stop := r.start(delivery.Sink{Name: "crm", Sink: newReceiver(r, 2), Wants: func(string, string) bool { return false }})
+		settle()
+		if r.backlog("crm") != 0 {
+			t.Error(r.backlog("crm"))
+		}
+		stop()
+	})
+}
+
+// A subject that fails for ever holds back itself, in order, and nobody else.
+func TestParallelOnePoisonSubject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 2)
+		v.answer = func(_ context.Context, e *event.Logged) error {
+			if e.PartitionKey == "shop-a/poison" {
+				return &sink.Error{Kind: sink.Permanent, Status: 400}
+			}
+			return nil
+		}
+		stop := r.start(delivery.Sink{Name: "crm", Sink: v})
+		for i := range 200 {
+			r.log("poison", "a", fmt.Sprint("b", i))
+			time.Sleep(time.Second)
+			settle()
+			if tries := v.triesOf(uint64(3*i + 2)); len(tries) != 1 || time.Since(tries[0]) > time.Second {
+				t.Fatalf("event %d was tried at %v", 3*i+2, tries)
+			}
+		}
+		if w, _ := r.db.Waiting("crm"); w != 200 || r.position("crm") != 600 {
+			t.Errorf("%d wait, position %d", w, r.position("crm"))
+		}
+		stop()
+		if n := len(v.triesOf(1)); n < 4 || n > 25 {
+			t.Errorf("%d tries in 200 s", n)
+		}
+		if len(v.triesOf(4)) != 0 {
+			t.Error("a later event of the subject was tried")
+		}
+	})
+}
+
+// Backoff is counted from the event's own first attempt, has full jitter within
+// its bounds, and goes on after a restart; the attempt is durable before it is
+// sent.
+func TestParallelBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var long time.Duration
+		for range 40 { // one alone never counts as an outage
+			v := newReceiver(r, 2)
+			v.answer = takes(3*time.Second, errors.New("timeout"))
+			if len(r.logged) == 0 {
+				r.log("a")
+			}
+			stop := r.start(delivery.Sink{Name: "crm", Sink: v, RetryInitial: 4 * time.Second, RetryMax: 16 * time.Second})
+			time.Sleep(time.Minute)
+			stop()
+			tries := v.triesOf(1)
+			for i := 1; i < len(tries); i++ {
+				gap := tries[i].Sub(tries[i-1]) - 3*time.Second
+				long = max(long, gap)
+				if gap <= 0 || gap > 16*time.Second+time.Millisecond {
+					t.Errorf("%s after a failure", gap)
+				}
+			}
+			if h, ok, err := r.db.Head("crm", "shop-a/a"); !ok || err != nil || h.First.After(time.Now().Add(-time.Minute)) {
+				t.Fatalf("%+v %v", h, err)
+			}
+		}
+		if long < 8*time.Second {
+			t.Errorf("the longest wait was %s of 16 s", long)
+		}
+		h, _, _ := r.db.Head("crm", "shop-a/a")
+		if h.Attempts < 40*3 || h.Error != "timeout" {
+			t.Errorf("%+v", h)
+		}
+	})
+}
+
+// A crash while a retry is on its way costs the wait until the next, not a hot
+// loop.
+func TestParallelCrashLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.log("a")
+		begin, tries := time.Now(), 0
+		for time.Since(begin) < time.Hour {
+			v := newReceiver(r, 2)
+			v.answer = func(context.Context, *event.Logged) error {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if len(r.logged) > 0 && tries > 0 {
+					r.killLocked()
+				}
+				return errors.New("500")
+			}
+			stop := r.start(delivery.Sink{Name: "crm", Sink: v, RetryInitial: time.Second, RetryMax: 5 * time.Minute})
+			for range 100 {
+				time.Sleep(100 * time.Millisecond)
+				settle()
+				if r.isKilled() {
+					break
+				}
+			}
+			stop()
+			tries += v.total()
+			if r.isKilled() {
+				r.restart()
+			}
+		}
+		if tries > 80 {
+			t.Errorf("%d tries in an hour of crashes", tries)
+		}
+	})
+}
+
+// A dead endpoint is probed with one request at a time, of another subject each
+// time, untried ones first; the first acknowledgement ends the outage.
+func TestParallelDownEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 8)
+		var up atomic.Bool
+		v.answer = func(ctx context.Context, e *event.Logged) error {
+			if !up.Load() {
+				return takes(50*time.Millisecond, &sink.Error{Status: 503})(ctx, e)
+			}
+			return nil
+		}
+		var subjects []string
+		for i := range 3000 {
+			subjects = append(subjects, fmt.Sprint("s", i))
+		}
+		r.log(subjects...)
+		stop := r.start(delivery.Sink{Name: "crm", Sink: v})
+		time.Sleep(time.Hour)
+		settle()
+		if n := v.total(); n < 50 || n > 110 {
+			t.Errorf("%d requests in an hour to a dead endpoint", n)
+		}
+		v.mu.Lock()
+		if len(v.tries) != len(v.order) {
+			t.Errorf("%d probes of %d subjects: untried ones come first", len(v.order), len(v.tries))
+		}
+		var first time.Duration // between those that were in flight when it went down and the first probe
+		for i := 1; first < time.Second; i++ {
+			first = v.tries[v.order[i]][0].Sub(v.tries[v.order[i-1]][0])
+		}
+		v.mu.Unlock()
+		if first > 6*time.Second {
+			t.Errorf("the first probe came after %s", first)
+		}
+		if n := strings.Count(r.out.String(), "the endpoint is down"); n != 1 {
+			t.Errorf("down was said %d times", n)
+		}
+		up.Store(true)
+		time.Sleep(time.Minute + time.Second)
+		settle()
+		if m := v.missing(); len(m) > 100 { // those that were tried wait for their own time
+			t.Errorf("%d are missing a minute after the endpoint came back", len(m))
+		}
+		time.Sleep(time.Hour)
+		stop()
+		if m := v.missing(); len(m) > 0 {
+			t.Errorf("missing %d", m)
+		}
+	})
+}
+
+// Retry-After holds back the whole endpoint, at most a day, also after a restart
+// what waits in the queue.
+func TestParallelRetryAfter(t *testing.T) {
+	for asked, want := range map[time.Duration]time.Duration{90 * time.Second: 90 * time.Second, 100 * time.Hour: 24 * time.Hour} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprint(asked, restart), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newRig(t)
+					v := newReceiver(r, 1)
+					begin := time.Now()
+					v.answer = func(context.Context, *event.Logged) error {
+						if time.Since(begin) < want {
+							return &sink.Error{Status: 429, RetryAfter: asked}
+						}
+						return nil
+					}
+					r.log("a", "a")
+					stop := r.start(delivery.Sink{Name: "crm", Sink: v})
+					settle()
+					if restart {
+						stop()
+						stop = r.start(delivery.Sink{Name: "crm", Sink: v})
+					} else {
+						r.log("b", "c")
+					}
+					time.Sleep(want - time.Second)
+					settle()
+					if v.total() != 1 {
+						t.Errorf("%d requests while it asked to be left alone", v.total())
+					}
+					time.Sleep(2 * time.Second)
+					stop()
+					if m := v.missing(); len(m) > 0 {
+						t.Errorf("missing %d", m)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A dead sink slows nobody else.
+func TestDeadSinkSlowsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, m := newRig(t), &medium{}
+		dead, alive := newReceiver(r, 4), newReceiver(r, 4)
+		dead.answer = takes(24*time.Hour, errors.New("timeout"))
+		stuck := &paper{r: r, medium: &medium{}, fail: func(int, *[]string, []string) error { return errBroken }}
+		stop := r.start(delivery.Sink{Name: "dead", Sink: dead}, delivery.Sink{Name: "alive", Sink: alive},
+			delivery.Sink{Name: "archive", Sink: &paper{r: r, medium: m}}, delivery.Sink{Name: "stuck", Sink: stuck})
+		for i := range 100 {
+			r.log("a", fmt.Sprint("b", i))
+			settle()
+			if len(alive.missing()) > 0 {
+				t.Fatalf("missing %d", alive.missing())
+			}
+		}
+		r.wantLines(m, nil)
+		stop()
+	})
+}
+
+// What waits in memory is bounded, and the window moves on when its front does.
+func TestParallelWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 2)
+		release := make(chan struct{})
+		v.answer = func(_ context.Context, e *event.Logged) error {
+			if e.Sequence == 1 {
+				<-release
+			}
+			return nil
+		}
+		var subjects []string
+		for i := range 5000 {
+			subjects = append(subjects, fmt.Sprint("s", i%700))
+		}
+		r.log(subjects...)
+		stop := r.start(delivery.Sink{Name: "crm", Sink: v})
+		time.Sleep(time.Minute)
+		settle()
+		if n := v.total(); n > 1024 || n < 1000 {
+			t.Errorf("%d were taken from the log behind one that hangs", n)
+		}
+		close(release)
+		time.Sleep(time.Minute)
+		stop()
+		if m := v.missing(); len(m) > 0 {
+			t.Errorf("missing %d", m)
+		}
+	})
+}
+
+// Shutdown lets what is in flight finish within the grace period, and commits
+// what was acknowledged.
+func TestParallelShutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 4)
+		v.answer = func(ctx context.Context, e *event.Logged) error {
+			if e.PartitionKey == "shop-a/hangs" {
+				return takes(time.Hour, nil)(ctx, e)
+			}
+			return takes(5*time.Second, nil)(ctx, e)
+		}
+		r.log("a", "b", "a", "hangs")
+		begin := time.Now()
+		stop := r.start(delivery.Sink{Name: "crm", Sink: v})
+		time.Sleep(time.Second)
+		stop()
+		if d := time.Since(begin); d != 11*time.Second {
+			t.Errorf("stopped after %s", d)
+		}
+		if !slices.Equal(v.missing(), []uint64{3, 4}) || r.position("crm") != 2 {
+			t.Errorf("missing %d, position %d", v.missing(), r.position("crm"))
+		}
+		v = newReceiver(r, 4)
+		v.acked[1], v.acked[2] = 1, 1
+		stop = r.start(delivery.Sink{Name: "crm", Sink: v})
+		time.Sleep(time.Minute)
+		stop()
+		if m := v.missing(); len(m) > 0 || v.total() != 2 {
+			t.Errorf("missing %d, %d deliveries", m, v.total())
+		}
+	})
+}
+
+// Drain tries every waiting subject once, whatever its time, then the log, and
+// reports what is left.
+func TestParallelDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 4)
+		mode := "dead"
+		v.answer = func(ctx context.Context, e *event.Logged) error {
+			if mode == "dead" || mode == "poison" && e.PartitionKey == "shop-a/s7" {
+				return takes(time.Second, &sink.Error{Status: 500})(ctx, e)
+			}
+			if mode == "hold" {
+				return &sink.Error{Status: 429, RetryAfter: time.Hour}
+			}
+			return nil
+		}
+		var subjects []string
+		for i := range 250 {
+			subjects = append(subjects, fmt.Sprint("s", i%120))
+		}
+		r.log(subjects...)
+		drain := func(want int) {
+			t.Helper()
+			left, err := r.new(delivery.Sink{Name: "crm", Sink: v}).Drain(t.Context())
+			if err != nil || (len(left) == 0) != (want == 0) || want > 0 && (left[0].Events != want || left[0].Err == nil) {
+				t.Fatalf("%+v %v, want %d", left, err, want)
+			}
+			if err := r.db.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		drain(250)
+		if v.total() != 120 {
+			t.Errorf("%d requests for 120 subjects", v.total())
+		}
+		drain(250) // from the queue, once more
+		if v.total() != 240 {
+			t.Errorf("%d requests", v.total())
+		}
+		mode = "hold"
+		drain(250)
+		if n := v.total(); n > 244 {
+			t.Errorf("%d requests after it asked to be left alone", n-240)
+		}
+		mode = "poison"
+		r.log("s7", "new", "s7")
+		drain(5)
+		mode = ""
+		drain(0)
+		if m := v.missing(); len(m) > 0 {
+			t.Errorf("missing %d", m)
+		}
+	})
+}
+
+// For every commit, and each way in which it can fail or the process die around
+// it: nothing lost, order kept, the state sound.
+func TestParallelCrashMatrix(t *testing.T) {
+	for _, kind := range []string{"failed", "failed but took effect", "killed before", "killed after"} {
+		for at := range 12 {
+			t.Run(fmt.Sprintf("%s at commit %d", kind, at), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r := newRig(t)
+					v := newReceiver(r, 3)
+					tries := make(map[uint64]int)
+					v.answer = func(_ context.Context, e *event.Logged) error {
+						v.mu.Lock()
+						defer v.mu.Unlock()
+						if tries[e.Sequence]++; e.PartitionKey == "shop-a/b" && tries[e.Sequence] < 3 {
+							return errors.New("500")
+						}
+						return nil
+					}
+					r.log("a", "b", "b", "c", "b", "a")
+					r.position("crm")
+					r.mu.Lock()
+					r.commits, r.check, r.fault = 0, true, r.faultAt(kind, at)
+					r.mu.Unlock()
+					var stop func()
+					alive := func() {
+						settle()
+						if stop != nil && !r.isKilled() {
+							return
+						}
+						if stop != nil {
+							stop()
+							r.restart()
+						}
+						v.mu.Lock()
+						clear(v.flying)
+						v.mu.Unlock()
+						stop = r.start(delivery.Sink{Name: "crm", Sink: v})
+					}
+					for i := range 20 {
+						alive()
+						if i < 3 {
+							for !r.tryLog("b", fmt.Sprint("d", i)) {
+								alive()
+							}
+						}
+						time.Sleep(7 * time.Second)
+					}
+					time.Sleep(5 * time.Minute)
+					alive()
+					time.Sleep(5 * time.Minute)
+					stop()
+					if m := v.missing(); len(m) > 0 || r.backlog("crm") != 0 {
+						t.Errorf("missing %d, %d left\n%s", m, r.backlog("crm"), r.out.String())
+					}
+				})
+			})
+		}
+	}
+}
+
+// Random events, failures, latencies, broken commits and kills at any point:
+// nothing is lost, no event overtakes an earlier one of its subject.
+func TestParallelProperty(t *testing.T) {
+	for range 12 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { // the seed is the name
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				rnd := rand.New(rand.NewPCG(seed, 1))
+				var mu sync.Mutex // of rnd
+				roll := func(n int) int {
+					mu.Lock()
+					defer mu.Unlock()
+					return rnd.IntN(n)
+				}
+				v := newReceiver(r, 1+roll(6))
+				var worst atomic.Int64
+				worst.Store(int64(roll(60)))
+				v.answer = func(ctx context.Context, e *event.Logged) error {
+					d, dice := time.Duration(roll(3000))*time.Millisecond, int64(roll(100))
+					if err := takes(d, nil)(ctx, e); err != nil {
+						return err
+					}
+					switch {
+					case dice < worst.Load()/20:
+						return &sink.Error{Status: 503, RetryAfter: d * 10}
+					case dice < worst.Load():
+						return errors.New("500")
+					}
+					return nil
+				}
+				r.position("crm")
+				r.mu.Lock()
+				r.fault = func(_ int, commit func() error) error {
+					switch roll(200) {
+					case 0:
+						return errBroken
+					case 1:
+						if err := commit(); err != nil {
+							return err
+						}
+						return errBroken
+					case 2:
+						r.killLocked()
+						return errKilled
+					}
+					return commit()
+				}
+				r.mu.Unlock()
+				s := delivery.Sink{Name: "crm", Sink: v, RetryInitial: time.Second, RetryMax: 20 * time.Second}
+				stop := r.start(s)
+				for i := 0; i < 80 || r.isKilled(); i++ {
+					if roll(15) == 0 {
+						r.mu.Lock()
+						if !r.killed {
+							r.killLocked()
+						}
+						r.mu.Unlock()
+					}
+					if r.isKilled() {
+						stop()
+						r.restart()
+						v.mu.Lock()
+						clear(v.flying)
+						v.mu.Unlock()
+						stop = r.start(s)
+					}
+					var subjects []string
+					for range roll(6) {
+						subjects = append(subjects, fmt.Sprint("s", roll(8)))
+					}
+					if len(subjects) > 0 {
+						r.tryLog(subjects...)
+					}
+					time.Sleep(time.Duration(roll(4000)) * time.Millisecond)
+				}
+				r.mu.Lock()
+				r.fault = nil
+				r.mu.Unlock()
+				settle()
+				if r.isKilled() {
+					stop()
+					r.restart()
+					stop = r.start(s)
+				}
+				worst.Store(0)
+				time.Sleep(10 * time.Minute)
+				stop()
+				if err := r.db.Check(); err != nil {
+					t.Error(err)
+				}
+				if m := v.missing(); len(m) > 0 || r.backlog("crm") != 0 {
+					t.Errorf("missing %d, %d left", m, r.backlog("crm"))
+				}
+			})
+		})
+	}
+}
+
+// Where all subjects have been tried, a dead endpoint is probed with another one
+// each time.
+func TestParallelProbesInTurn(t *testing.T) {
+	for _, most := range []time.Duration{10 * time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			v := newReceiver(r, 8)
+			v.answer = takes(time.Second, errors.New("timeout"))
+			r.log("a", "b", "c", "d", "e", "f")
+			stop := r.start(delivery.Sink{Name: "crm", Sink: v, RetryInitial: time.Second, RetryMax: most})
+			time.Sleep(24 * time.Hour)
+			stop()
+			same := 0
+			for i := 7; i < len(v.order); i++ {
+				if v.order[i] == v.order[i-1] {
+					same++
+				}
+			}
+			if n := len(v.order); n < 200 || n > 2000 || same > 0 {
+				t.Errorf("%d probes in a day, %d of the subject before", n, same)
+			}
+		})
+	}
+}
