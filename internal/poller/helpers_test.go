@@ -1,0 +1,285 @@
+package poller_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"syncd/internal/poller"
+	"syncd/internal/sources"
+	"syncd/internal/state"
+)
+
+var errBroken = errors.New("no space left on device")
+
+// rig is a state file and the log of a poller on it.
+type rig struct {
+	t       *testing.T
+	path    string
+	db      *state.DB
+	reg     *prometheus.Registry
+	mu      sync.Mutex
+	commits int
+	fault   func(n int, commit func() error) error
+	out     lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{t: t, path: filepath.Join(t.TempDir(), "syncd.db")}
+	r.open()
+	t.Cleanup(func() { r.db.Close() })
+	return r
+}
+
+func (r *rig) open() {
+	r.t.Helper()
+	db, err := state.Open(state.Config{Path: r.path, Commit: func(commit func() error) error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		n := r.commits
+		r.commits++
+		err := func() error {
+			if r.fault != nil {
+				return r.fault(n, commit)
+			}
+			return commit()
+		}()
+		if err := r.db.Check(); err != nil {
+			r.t.Errorf("after commit %d: %v", n, err)
+		}
+		return err
+	}})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.db = db
+}
+
+func (r *rig) reopen() {
+	r.t.Helper()
+	r.db.Close()
+	r.open()
+}
+
+func (r *rig) committed() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.commits
+}
+
+func (r *rig) new(streams ...poller.Stream) *poller.Poller {
+	r.t.Helper()
+	r.reg = prometheus.NewPedanticRegistry()
+	p, err := poller.New(poller.Config{DB: r.db, Log: slog.New(slog.NewTextHandler(&r.out, nil)), Metrics: poller.NewMetrics(r.reg), Streams: streams})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return p
+}
+
+// start runs a poller; stop ends it and waits.
+func (r *rig) start(streams ...poller.Stream) (stop func()) {
+	r.t.Helper()
+	p := r.new(streams...)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	synctest.Wait()
+	if !p.Scheduled() {
+		r.t.Error("Run has not scheduled every stream")
+	}
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
+func (r *rig) once(ctx context.Context, streams ...poller.Stream) []poller.Left {
+	r.t.Helper()
+	left, err := r.new(streams...).Once(ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return left
+}
+
+// emitted returns the ids of the log without account and stream, with a mark for
+// history.
+func (r *rig) emitted() (out []string) {
+	r.t.Helper()
+	for e, err := range r.db.Events(0) {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		id := e.ID[len(e.Account)+1+len(e.Stream)+1:]
+		if e.Backfill {
+			id += " backfill"
+		}
+		out = append(out, id)
+	}
+	return out
+}
+
+func (r *rig) wantEmitted(want ...string) {
+	r.t.Helper()
+	if got := r.emitted(); !slices.Equal(got, want) {
+		r.t.Errorf("emitted %q\nwant    %q", got, want)
+	}
+}
+
+func (r *rig) wantLogged(text string, n int) {
+	r.t.Helper()
+	if got := strings.Count(r.out.String(), text); got != n {
+		r.t.Errorf("%q was logged %d times, want %d:\n%s", text, got, n, r.out.String())
+	}
+}
+
+// fake is a strict source: a list that is read in pages of two, from a position
+// that the cursor holds. It fails the test when a stream overlaps itself and when
+// a cursor comes back that it did not make.
+type fake struct {
+	t      *testing.T
+	seller string
+	took   time.Duration                          // each request
+	fail   func(n int) error                      // of the n-th request; nil: it works
+	page   func(q sources.Query, p *sources.Page) // changes a page; may be nil
+	staged bool                                   // the list is shown newest first
+
+	mu    sync.Mutex
+	busy  bool
+	items []sources.Item
+	times []time.Time // of the requests
+	given map[string]bool
+}
+
+func newFake(t *testing.T, ids ...string) *fake {
+	f := &fake{t: t, seller: "seller-1", given: make(map[string]bool)}
+	f.add(ids...)
+	return f
+}
+
+// item has no time where its id begins with "none", is of 1999 where it begins
+// with "old", and was created now otherwise.
+func item(id string) sources.Item {
+	it := sources.Item{Kind: "question", ID: []string{id}, Subject: []string{"question", id}, Immutable: true,
+		Created: time.Now(), Body: json.RawMessage(fmt.Sprintf(`{"id":%q}`, id))}
+	switch {
+	case strings.HasPrefix(id, "none"):
+		it.Created = time.Time{}
+	case strings.HasPrefix(id, "old"):
+		it.Created = time.Date(1999, 12, 1, 0, 0, 0, 0, time.UTC)
+	}
+	return it
+}
+
+func (f *fake) add(ids ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range ids {
+		f.items = append(f.items, item(id))
+	}
+}
+
+func (f *fake) Seller() string { return f.seller }
+
+type fakeCursor struct {
+	At    int   // items read
+	Began int64 // of the run; 0: none is going on
+}
+
+func (f *fake) Fetch(ctx context.Context, q sources.Query) (sources.Page, error) {
+	f.mu.Lock()
+	if f.busy {
+		f.t.Error("the stream overlaps itself")
+	}
+	f.busy = true
+	n := len(f.times)
+	f.times = append(f.times, time.Now())
+	if q.Cursor != nil && !f.given[string(q.Cursor)] {
+		f.t.Errorf("a cursor that I never made: %s", q.Cursor)
+	}
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		f.busy = false
+		f.mu.Unlock()
+	}()
+	time.Sleep(f.took) // what is on its way is allowed to finish
+	if f.fail != nil {
+		if err := f.fail(n); err != nil {
+			return sources.Page{}, err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var c fakeCursor
+	if q.Cursor != nil {
+		if err := json.Unmarshal(q.Cursor, &c); err != nil {
+			f.t.Error(err)
+		}
+	}
+	if c.Began == 0 {
+		c.Began = q.Now.UnixMilli()
+	}
+	end := min(c.At+2, len(f.items))
+	p := sources.Page{Items: slices.Clone(f.items[c.At:end]), Staged: f.staged, Began: time.UnixMilli(c.Began)}
+	c.At = end
+	if p.Done = end == len(f.items); p.Done {
+		c = fakeCursor{At: max(0, end-1)} // the overlap
+		if f.staged {
+			c.At = 0
+		}
+	}
+	p.Cursor, _ = json.Marshal(c)
+	if f.page != nil {
+		f.page(q, &p)
+	}
+	f.given[string(p.Cursor)] = true
+	return p, nil
+}
+
+func (f *fake) requests() []time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.times)
+}
+
+func stream(name string, f *fake, schedule string) poller.Stream {
+	return poller.Stream{ID: state.StreamID{Account: "shop-a", Stream: name}, Marketplace: "wildberries", Group: "feedbacks", Source: f,
+		Schedule: schedule, Start: &time.Time{}}
+}
+
+func failing(kind sources.Kind, scope sources.Scope, status int) error {
+	return &sources.Error{Kind: kind, Scope: scope, Endpoint: "GET /x", Status: status, Hint: "look at the token", Err: fmt.Errorf("request %d", time.Now().UnixNano())}
+}
