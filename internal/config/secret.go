@@ -18,6 +18,9 @@ type Secret struct {
 
 const redacted = "[secret]"
 
+// minToken is the shortest text that can be a token.
+const minToken = 8
+
 // Reveal gives the secret itself.
 func (s Secret) Reveal() string {
 	if s.text == nil {
@@ -69,13 +72,21 @@ func (r *secretReader) token(file *opt[secretFile], env *opt[secretEnv], check f
 		r.problem(c.node, "%s holds several lines, expected one token", c.source)
 		return Secret{}
 	}
+	if strings.HasPrefix(c.text, "Bearer ") {
+		r.problem(c.node, "%s begins with \"Bearer \", expected the token alone", c.source)
+		return Secret{}
+	}
 	if strings.ContainsFunc(c.text, func(c rune) bool { return c <= ' ' || c > '~' }) {
 		r.problem(c.node, "%s holds a space or a character that no token has, expected visible ASCII", c.source)
 		return Secret{}
 	}
 	if check != nil {
 		if err := check(c.text); err != nil {
-			r.problem(c.node, "%s holds no usable token: %s", c.source, strings.ReplaceAll(err.Error(), c.text, redacted))
+			text := err.Error()
+			if len(c.text) >= minToken { // a letter or two hide nothing, and would be cut out of every word
+				text = strings.ReplaceAll(text, c.text, redacted)
+			}
+			r.problem(c.node, "%s holds no usable token: %s", c.source, text)
 			return Secret{}
 		}
 	}

@@ -114,7 +114,7 @@ func (o *ordered) step(ctx context.Context) (int, error) {
 	for i := range wanted {
 		o.acknowledged(&wanted[i])
 	}
-	o.trouble.Over(o.log, "sink works again")
+	o.trouble.Worked(o.log, "sink works again")
 	return n, nil
 }
 

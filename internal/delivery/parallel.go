@@ -21,9 +21,11 @@ const (
 	windowEvents = 1024
 	windowBytes  = 8 << 20
 	// downSubjects is how many different subjects have to fail in a row, with no
-	// acknowledgement between them, before the endpoint counts as down: one poison
-	// event is not an outage.
+	// acknowledgement between them, before the endpoint counts as down, and
+	// downRounds how often everything that may be in flight: neither a poison event
+	// nor a receiver that fails now and then is an outage.
 	downSubjects = 3
+	downRounds   = 2
 	// commitEvery, commitEvents and commitQueued bound how long outcomes wait to share a commit
 	// while other deliveries are in flight. What waits is repeated after a crash.
 	commitEvery  = 20 * time.Millisecond
@@ -58,6 +60,7 @@ type parallel struct {
 	chains  map[string]*chain // subjects with something in flight or about to be
 	leaving map[string]int    // events by subject that join the queue when the position passes them
 	flying  int
+	landing bool // no more is sent
 
 	// Outcomes that wait for their commit. Their subjects stay busy until then.
 	front    int            // entries at the front of the window that are done
@@ -68,6 +71,7 @@ type parallel struct {
 
 	trouble trouble.Run
 	failing map[string]bool // subjects that failed since the last acknowledgement; at most downSubjects
+	vain    int             // failures since then
 	probeAt time.Time       // while the endpoint is down: when to try one event
 	probes  int
 	probed  string    // the subject of the last probe
@@ -106,7 +110,9 @@ func newParallel(b base, s sink.Parallel) *parallel {
 		chains: make(map[string]*chain), leaving: make(map[string]int), failing: make(map[string]bool)}
 }
 
-func (p *parallel) down() bool { return len(p.failing) >= downSubjects }
+func (p *parallel) down() bool {
+	return len(p.failing) >= downSubjects && p.vain >= downRounds*p.limit
+}
 
 // run delivers until ctx ends, then waits for what is in flight and counts it.
 func (p *parallel) run(ctx context.Context) {
@@ -138,6 +144,7 @@ func (p *parallel) run(ctx context.Context) {
 
 // land waits for what is in flight and commits what came of it.
 func (p *parallel) land(wg *sync.WaitGroup) {
+	p.landing = true
 	go func() {
 		wg.Wait()
 		close(p.results)
@@ -432,9 +439,9 @@ func (p *parallel) take(r result) {
 	key := r.event.PartitionKey
 	if r.err == nil {
 		p.acknowledged(&r.event)
-		p.trouble.Over(p.log, "sink works again")
+		p.trouble.Worked(p.log, "sink works again")
 		clear(p.failing)
-		p.probes = 0
+		p.vain, p.probes = 0, 0
 		if r.entry == nil {
 			p.acked = append(p.acked, r.retry)
 			return
@@ -478,20 +485,24 @@ func (p *parallel) release(c *chain) {
 func (p *parallel) failed(r result, key string, now time.Time) *sink.Error {
 	e := sink.AsError(r.err)
 	p.metrics.events.WithLabelValues(p.Name, "failed").Inc()
+	if p.landing {
+		return e // we gave up waiting: that says nothing about the receiver
+	}
 	p.trouble.Add(p.log, slog.LevelWarn, fmt.Sprint(e.Kind, e.Status), "delivery failed, trying again",
 		"event", r.event.ID, "err", e, "answer", e.Excerpt)
 	if e.RetryAfter > 0 {
 		p.hold = later(p.hold, now.Add(min(e.RetryAfter, holdMax)))
 	}
 	wasDown := p.down()
-	if !wasDown {
+	p.vain++
+	if len(p.failing) < downSubjects {
 		p.failing[key] = true
 	}
 	if p.down() && (!wasDown || r.probe) { // what was in flight when it went down says nothing new
 		p.probes++
 		p.probeAt = now.Add(trouble.Backoff(p.probes, min(p.RetryInitial, probeMax), probeMax))
 		if !wasDown {
-			p.log.Error("the endpoint is down: trying one event at a time until it answers", "err", e)
+			p.trouble.Add(p.log, slog.LevelError, "down", "the endpoint is down: trying one event at a time until it answers", "err", e)
 		}
 	}
 	return e

@@ -180,7 +180,7 @@ func (w *worker) poll(ctx context.Context) (began time.Time, err error) {
 		if err := w.commit(stamp, page); err != nil {
 			return began, err
 		}
-		w.trouble.Over(w.log, "polling again")
+		w.trouble.Worked(w.log, "polling again")
 		w.pages++
 		items, pages = items+len(page.Items), pages+1
 		if page.Done {

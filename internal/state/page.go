@@ -300,7 +300,7 @@ func appendEvent(tx *bolt.Tx, p Page, it *Item, r *record, n uint64, previous js
 		}
 	}
 	if e.Time.IsZero() {
-		e.Time = p.Now
+		e.Time = p.Now.Truncate(time.Millisecond) // the very recordedtime
 	}
 	return log.Put(binary.BigEndian.AppendUint64(nil, seq), e.AppendJSON(nil))
 }

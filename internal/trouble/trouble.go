@@ -1,6 +1,5 @@
 // Package trouble reports a run of failures the way an operator wants to read it:
-// the first one, each that differs from the one before, and how it ended; not
-// the same line a million times.
+// the first of each sort, and how it ended; not the same line a million times.
 package trouble
 
 import (
@@ -10,33 +9,51 @@ import (
 	"time"
 )
 
+const (
+	// quiet is how long nothing may fail before the trouble counts as over. What
+	// fails and works by turns is one trouble, and not a pair of lines each time.
+	quiet = time.Minute
+	// solid is how many failures in a row are an outage, whose end is known with
+	// the first success.
+	solid = 10
+	// maxSorts bounds how many sorts of failure one run tells apart.
+	maxSorts = 16
+)
+
 // Run is a run of failures of one thing. The zero value is no trouble. It belongs
 // to one goroutine.
 type Run struct {
-	since time.Time
-	n     int
-	last  string
+	since, last time.Time
+	total       int             // failures since since
+	row         int             // failures since the last success
+	told        map[string]bool // sorts that were logged
 }
 
-// Add notes a failure and logs it, unless what says that it is of the same sort
-// as the last one: texts hold request ids and times that are never the same. It
-// returns how many there were in a row.
-func (r *Run) Add(log *slog.Logger, level slog.Level, what, msg string, args ...any) int {
-	if r.n == 0 {
-		r.since = time.Now()
+// Add notes a failure and logs it, unless one of the sort was logged already:
+// texts hold request ids and times that are never the same. It returns how many
+// failures there were in a row.
+func (r *Run) Add(log *slog.Logger, level slog.Level, sort, msg string, args ...any) int {
+	now := time.Now()
+	if r.total == 0 {
+		r.since, r.told = now, make(map[string]bool)
 	}
-	r.n++
-	if what != r.last {
-		r.last = what
+	r.last = now
+	r.total++
+	r.row++
+	if !r.told[sort] && len(r.told) < maxSorts {
+		r.told[sort] = true
 		log.Log(context.Background(), level, msg, args...)
 	}
-	return r.n
+	return r.row
 }
 
-// Over ends the run. If there was one, msg is logged with its length.
-func (r *Run) Over(log *slog.Logger, msg string) {
-	if r.n > 0 {
-		log.Info(msg, "after_failures", r.n, "for", time.Since(r.since).Round(time.Second))
+// Worked notes a success. After an outage, or once nothing has failed for a while,
+// it ends the run, and msg is logged with its length.
+func (r *Run) Worked(log *slog.Logger, msg string) {
+	outage := r.row >= solid
+	r.row = 0
+	if r.total > 0 && (outage || time.Since(r.last) >= quiet) {
+		log.Info(msg, "after_failures", r.total, "for", r.last.Sub(r.since).Round(time.Second))
 		*r = Run{}
 	}
 }
@@ -51,7 +68,10 @@ func Backoff(n int, lowest, highest time.Duration) time.Duration {
 
 // Doubled is lowest doubled n-1 times, at most highest.
 func Doubled(n int, lowest, highest time.Duration) time.Duration {
-	for ; n > 1 && lowest < highest; n-- {
+	for ; n > 1; n-- {
+		if lowest > highest/2 {
+			return highest
+		}
 		lowest *= 2
 	}
 	return min(lowest, highest)

@@ -3,6 +3,7 @@ package trouble_test
 import (
 	"bytes"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,40 +12,69 @@ import (
 	"syncd/internal/trouble"
 )
 
-func TestEachSortOfFailureIsLoggedOnce(t *testing.T) {
+// TestRun: the first failure of each sort, and the end, once all has been quiet
+// for a while.
+func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		log := slog.New(slog.NewTextHandler(&out, nil))
+		log := slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))
 		var r trouble.Run
-		r.Over(log, "works again") // no trouble, no line
-		for i, what := range []string{"503", "503", "503", "timeout", "timeout"} {
-			if n := r.Add(log, slog.LevelWarn, what, "failed", "what", what); n != i+1 {
-				t.Errorf("failure %d counts as %d", i+1, n)
+		r.Worked(log, "never was any")
+		for i, sort := range []string{"", "", "a", "a", "b", "a"} {
+			if n := r.Add(log, slog.LevelWarn, sort, "failed", "what", sort); n != i+1 {
+				t.Errorf("failure %d in a row is counted as %d", i+1, n)
 			}
 			time.Sleep(time.Minute)
 		}
-		r.Over(log, "works again")
-		r.Over(log, "works again")
-		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		if len(lines) != 3 || !strings.Contains(lines[0], "what=503") || !strings.Contains(lines[1], "what=timeout") ||
-			!strings.Contains(lines[2], "after_failures=5 for=5m0s") {
-			t.Errorf("logged:\n%s", out.String())
+		r.Worked(log, "works again")
+		r.Worked(log, "works again")
+		for range 1000 { // what fails and works by turns is one trouble
+			if n := r.Add(log, slog.LevelError, "a", "failed", "what", "a"); n != 1 {
+				t.Errorf("after a success a failure is counted as %d", n)
+			}
+			time.Sleep(time.Second)
+			r.Worked(log, "works again")
 		}
-		if n := r.Add(log, slog.LevelWarn, "503", "failed"); n != 1 {
-			t.Errorf("after the end of the trouble a failure counts as %d", n)
+		time.Sleep(time.Minute)
+		r.Worked(log, "works again")
+		for i := range 1000 {
+			r.Add(log, slog.LevelDebug-100, strings.Repeat("x", i), "failed")
+		}
+		r.Worked(log, "works again")
+		const want = `level=WARN msg=failed what=""
+level=WARN msg=failed what=a
+level=WARN msg=failed what=b
+level=INFO msg="works again" after_failures=6 for=5m0s
+level=ERROR msg=failed what=a
+level=INFO msg="works again" after_failures=1000 for=16m39s
+level=INFO msg="works again" after_failures=1000 for=0s
+`
+		if out.String() != want {
+			t.Errorf("logged\n%s\nexpected\n%s", out.String(), want)
 		}
 	})
 }
 
-func TestBackoffDoublesWithinItsBounds(t *testing.T) {
-	for n, want := range map[int]time.Duration{0: time.Second, 1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 9: 4 * time.Minute, 10_000: 4 * time.Minute} {
-		if got := trouble.Doubled(n, time.Second, 4*time.Minute); got != want {
-			t.Errorf("the %dth wait is %s, want %s", n, got, want)
+func TestBackoff(t *testing.T) {
+	for n, want := range map[int]time.Duration{-1: time.Second, 0: time.Second, 1: time.Second, 2: 2 * time.Second, 6: 32 * time.Second, 7: time.Minute, 1000: time.Minute, math.MaxInt: time.Minute} {
+		if got := trouble.Doubled(n, time.Second, time.Minute); got != want {
+			t.Errorf("doubled %d: %s, expected %s", n, got, want)
 		}
 		for range 100 {
-			if got := trouble.Backoff(n, time.Second, 4*time.Minute); got > want || got < want*3/4 {
-				t.Errorf("the %dth wait with jitter is %s of %s", n, got, want)
+			if got := trouble.Backoff(n, time.Second, time.Minute); got > want || got < want*3/4 {
+				t.Errorf("backoff %d: %s, expected %s less up to a quarter", n, got, want)
 			}
 		}
+	}
+	if got := trouble.Doubled(80, time.Second, math.MaxInt64); got != math.MaxInt64 {
+		t.Errorf("doubled beyond all numbers: %s", got)
+	}
+	if got := trouble.Backoff(3, time.Minute, time.Second); got > time.Second || got <= 0 {
+		t.Errorf("lowest above highest: %s", got)
 	}
 }
