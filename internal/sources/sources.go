@@ -1,0 +1,124 @@
+// Package sources holds the nouns of the way in: what a marketplace lists
+// (Item), how it is read (Walk, Query, Page), where a reading continues
+// (Cursor), and the Source interface that every marketplace implements.
+//
+// A source fetches one page and returns. It does not loop, wait for a schedule,
+// retry, store, deduplicate or log: the engine in package poller does those
+// once, for all sources. A source knows neither the state nor other sources.
+package sources
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+)
+
+// Cursor is where a walk continues. Only the source that made it understands
+// it; everybody else stores it and hands it back. Nil: the walk has not begun.
+type Cursor []byte
+
+// Walk is one way of reading a stream. Each walk of a stream has a cursor of
+// its own, and all are driven by the same page loop, so a stream can be read for
+// news, swept for changes and read back in time side by side.
+type Walk string
+
+// The walks. A source refuses a walk that a stream does not have with
+// ErrNoSuchWalk.
+const (
+	News     Walk = "news"     // what is new since the last run, and what came late inside the overlap
+	Sweep    Walk = "sweep"    // changes that cheap means (counts, recent items) can tell
+	Full     Walk = "full"     // a reading of the whole sweep window
+	Backfill Walk = "backfill" // history, from Query.Since on
+)
+
+// Query asks for the next page of a walk.
+type Query struct {
+	Stream  string
+	Walk    Walk
+	Cursor  Cursor        // as the last page of this walk returned it
+	Since   time.Time     // the walk need not show items older than this; zero: as far back as the API goes
+	Overlap time.Duration // how far back from the newest item a run of News begins
+	Now     time.Time     // the engine's clock; a source trusts it only as far as the API's own Date agrees
+}
+
+// Page is what one request gave.
+type Page struct {
+	Items  []Item
+	Cursor Cursor // saved in the same transaction as Items, or with the walk's last page
+	Done   bool   // the run has seen everything that there was; the next run begins from Cursor
+
+	// Began is when the run that the page ends or continues began, by Query.Now of
+	// its first page; zero: the run will show what is there at its end. A run that
+	// an earlier process began does not show what appeared since.
+	Began time.Time
+
+	// Staged says that the order of the items is known only when the walk is
+	// done: they are kept aside durably, and committed in order of their time
+	// after the last page.
+	Staged bool
+
+	// Undecodable counts the entries that could not be told apart as items, for
+	// want of an id. They are reported with their raw form.
+	Undecodable []Undecodable
+
+	// Note is a fact about the API's behaviour that the operator should know of;
+	// empty almost always. It is logged when it changes.
+	Note string
+}
+
+// Undecodable is an entry of a page that is no usable item.
+type Undecodable struct {
+	Raw    json.RawMessage
+	Reason string
+}
+
+// Item is one thing that the marketplace lists, as one reading showed it.
+type Item struct {
+	// Kind is the middle of the event type: "question" gives
+	// wildberries.question.created. A stream may have several kinds.
+	Kind string
+	// ID is unique in the stream: the parts of contract §6 as the marketplace
+	// spells them, not yet percent-encoded.
+	ID []string
+	// Subject is what the item is about, in parts: {"chat", chatID}.
+	Subject []string
+	// Created is the item's own time by the marketplace's clock; zero where it
+	// has none or an implausible one.
+	Created time.Time
+	// Changed is the item's own change time; zero where it has none.
+	Changed time.Time
+	// Immutable items never change: they have one version, and no `updated`.
+	Immutable bool
+	// Body is the item as the marketplace sent it, without the white space
+	// between tokens.
+	Body json.RawMessage
+}
+
+// Source reads one account of one marketplace.
+//
+// Fetch sends at most one request (each attempt pays from the account's budget,
+// so a source never tries again by itself) and returns its page. It waits for
+// the budget as long as ctx lives; once the request is on its way it is allowed
+// to finish for a short grace period after ctx ends, so that what was paid for
+// can be committed. Fetch may be called concurrently for different walks. Its
+// errors are *Error, or ctx's. The items of a page are in the order in which
+// they happened.
+//
+// Seller is the marketplace's identity of the seller behind the account, known
+// without a request.
+type Source interface {
+	Fetch(ctx context.Context, q Query) (Page, error)
+	Seller() string
+}
+
+// Stream describes one stream of a marketplace: contract §5.
+type Stream struct {
+	Name     string
+	Group    string        // the API group whose token and budget it uses
+	Kinds    []string      // of its items
+	Actions  []string      // that its events can have
+	Schedule string        // default
+	Overlap  time.Duration // default; zero: the stream has none
+	Off      bool          // off unless the configuration says otherwise
+	Later    bool          // part of the contract, not built yet
+}

@@ -1,0 +1,159 @@
+package wildberries
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"syncd/internal/sources"
+)
+
+// fields are the members of a JSON object by their exact names. encoding/json
+// would match struct fields in any case, and an `ID` that appears beside an `id`
+// some day must not take over its identity.
+//
+// The methods read one field and never fail: a field that is missing, null or of
+// another type is simply not there. The item goes out as it came either way.
+type fields map[string]json.RawMessage
+
+// object reads a JSON object; anything else has no fields.
+func object(raw json.RawMessage) fields {
+	var f fields
+	_ = json.Unmarshal(raw, &f)
+	return f
+}
+
+// text is a string, or a number's spelling: ids have changed type before.
+func (f fields) text(name string) string {
+	raw := f[name]
+	if len(raw) == 0 {
+		return ""
+	}
+	if c := raw[0]; c == '-' || c >= '0' && c <= '9' {
+		return string(raw)
+	}
+	var s string
+	_ = json.Unmarshal(raw, &s)
+	return s
+}
+
+// whole is an integer, as a number or as text; 0 if there is none.
+func (f fields) whole(name string) int64 {
+	s := f.text(name)
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n
+	}
+	if x, err := strconv.ParseFloat(s, 64); err == nil && x > -1e15 && x < 1e15 {
+		return int64(x) // 1.698045576e12 is how some encoders spell it
+	}
+	return 0
+}
+
+// instant is an RFC 3339 time with up to nine fraction digits and any offset; zero
+// if there is none.
+func (f fields) instant(name string) time.Time {
+	t, err := time.Parse(time.RFC3339Nano, f.text(name))
+	if err != nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+// list is an array; false if it is there and something else, but for null.
+func (f fields) list(name string) ([]json.RawMessage, bool) {
+	raw, ok := f[name]
+	if !ok {
+		return nil, true
+	}
+	var l []json.RawMessage
+	return l, json.Unmarshal(raw, &l) == nil
+}
+
+// oldest is before anything the marketplace can hold: it opened in 2004.
+var oldest = time.Date(2004, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// plausible returns t if it can be the time of an item read at now, else zero. An
+// item that claims to come from next year must not drag a cursor there.
+func plausible(t, now time.Time) time.Time {
+	if t.Before(oldest) || t.After(now.Add(time.Hour)) {
+		return time.Time{}
+	}
+	return t
+}
+
+// clock is what a reading takes for the present: our clock or the marketplace's,
+// whichever is ahead. Either may be wrong; one that is behind must not make
+// today's items look as if they came from the future.
+func clock(ours, theirs time.Time) time.Time {
+	if theirs.After(ours) {
+		return theirs
+	}
+	return ours
+}
+
+// maxID bounds an id that the marketplace sends: its own are under 80 bytes.
+const maxID = 512
+
+// goodID says why id cannot name an item; nil if it can.
+func goodID(name, id string) error {
+	switch {
+	case id == "":
+		return fmt.Errorf("%s is missing, empty or neither text nor number", name)
+	case len(id) > maxID:
+		return fmt.Errorf("%s has %d bytes, more than %d", name, len(id), maxID)
+	}
+	return nil
+}
+
+// compact drops the white space between tokens and nothing else: key order,
+// number spelling and string escapes stay. Bytes that are no UTF-8, which JSON
+// forbids, become U+FFFD, or every receiver would choke on them.
+func compact(raw json.RawMessage) (json.RawMessage, error) {
+	var b bytes.Buffer
+	b.Grow(len(raw))
+	if err := json.Compact(&b, raw); err != nil {
+		return nil, err
+	}
+	if !utf8.Valid(b.Bytes()) {
+		return bytes.ToValidUTF8(b.Bytes(), []byte("\uFFFD")), nil
+	}
+	return b.Bytes(), nil
+}
+
+// decodeItem returns an item's compacted body and its fields.
+func decodeItem(raw json.RawMessage) (json.RawMessage, fields, error) {
+	body, err := compact(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(body) == 0 || body[0] != '{' {
+		return nil, nil, errors.New("not a JSON object")
+	}
+	return body, object(body), nil
+}
+
+// decodeAnswer reads an envelope.
+func decodeAnswer(body []byte) (fields, error) {
+	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
+	var f fields
+	if err := json.Unmarshal(body, &f); err != nil {
+		return nil, fmt.Errorf("the answer is not the documented JSON: %w", err)
+	}
+	return f, nil
+}
+
+// decodeCursor reads a cursor that this package wrote into dst. Nil leaves dst
+// as it is.
+func decodeCursor(stream string, c sources.Cursor, dst any) error {
+	if c == nil {
+		return nil
+	}
+	if err := json.Unmarshal(c, dst); err != nil {
+		return fmt.Errorf("cursor of %s: %w", stream, err)
+	}
+	return nil
+}

@@ -1,0 +1,32 @@
+package wildberries
+
+import (
+	"time"
+
+	"syncd/internal/sources/apiclient"
+)
+
+// The documented buckets (OpenAPI document "communications", the limit table of
+// each method; 2026-07-23): period, limit, interval and burst by token type. A
+// bucket holds Burst requests and gets one more each Interval.
+var (
+	fastLimits = map[string]apiclient.Limit{
+		GroupFeedbacks: {Interval: 334 * time.Millisecond, Burst: 6}, // "3 per 1 s, 333 ms": a third of a second, rounded up
+		GroupChat:      {Interval: time.Second, Burst: 10},
+		GroupReturns:   {Interval: 3 * time.Second, Burst: 10},
+	}
+	baseLimits = map[string]apiclient.Limit{
+		GroupFeedbacks: {Interval: 12 * time.Minute, Burst: 1},
+		GroupChat:      {Interval: time.Hour, Burst: 1},
+		GroupReturns:   {Interval: time.Hour, Burst: 1},
+	}
+)
+
+// limitFor returns the bucket of an API group for a type of token, and the class
+// of tokens that share it. Test and unknown types get Base limits: contract §4.
+func limitFor(group string, t TokenType) (apiclient.Limit, string) {
+	if t == Personal || t == Service {
+		return fastLimits[group], "personal"
+	}
+	return baseLimits[group], "base"
+}

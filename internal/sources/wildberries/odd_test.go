@@ -1,0 +1,68 @@
+package wildberries_test
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"syncd/internal/sources/wildberries"
+)
+
+// TestDateThatIsOff: the marketplace's Date may be wrong by a day either way. Items
+// of today must not be taken for items from the future.
+func TestDateThatIsOff(t *testing.T) {
+	for _, skew := range []time.Duration{-24 * time.Hour, -2 * time.Hour, -20 * time.Second, 0, 20 * time.Second, 24 * time.Hour} {
+		synctest.Test(t, bubble(func(t *testing.T) {
+			const n, size = 300, 50
+			first := time.Now().Add(-20 * time.Hour)
+			at := func(i int) int64 { return first.Add(time.Duration(i) * 4 * time.Minute).UnixMilli() }
+			feed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Date", time.Now().Add(skew).UTC().Format(http.TimeFormat))
+				next, err := strconv.ParseInt(r.URL.Query().Get("next"), 10, 64)
+				if err != nil && r.URL.Query().Has("next") {
+					t.Errorf("next: %v", err)
+				}
+				var page []string
+				for i := range n {
+					if at(i) > next && len(page) < size {
+						page = append(page, fmt.Sprintf(`{"chatID":"1:a","eventID":"e%d","addTimestamp":%d}`, i, at(i)))
+					}
+				}
+				fmt.Fprintf(w, `{"result":{"next":%d,"totalEvents":%d,"events":[%s]},"errors":null}`, next, len(page), strings.Join(page, ","))
+			})
+			rd := newReader(t, open(t, &direct{handler: feed}, token(3)), wildberries.ChatEvents, time.Time{}, time.Minute)
+			requests, _ := rd.run()
+			if len(rd.seen) != n || len(rd.notes) > 0 {
+				t.Errorf("Date off by %s: read %d of %d, notes %q", skew, len(rd.seen), n, rd.notes)
+			}
+			if requests > n/size+3 { // the walk ends with what proves that nothing is newer
+				t.Errorf("Date off by %s: %d requests for %d pages", skew, requests, n/size)
+			}
+		}))
+	}
+}
+
+// TestFieldsHaveExactNames: a field whose name differs in case alone is another
+// field, and takes over nothing.
+func TestFieldsHaveExactNames(t *testing.T) {
+	for stream, row := range map[string]struct{ list, item string }{
+		wildberries.ChatEvents: {`{"result":{"events":[%s]},"Errors":["x"],"RESULT":null}`, `{"chatID":"1:a","eventID":"id%d","EventId":"legacy","chatid":"legacy","ADDTIMESTAMP":"x"}`},
+		wildberries.Questions:  {`{"data":{"questions":[%s],"Questions":null},"error":false,"Error":true,"DATA":null}`, `{"id":"id%d","ID":"legacy","Id":"legacy","createddate":"x"}`},
+	} {
+		t.Run(stream, func(t *testing.T) {
+			synctest.Test(t, bubble(func(t *testing.T) {
+				items := []string{fmt.Sprintf(row.item, 0), fmt.Sprintf(row.item, 1)}
+				api := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, row.list, strings.Join(items, ",")) })
+				rd := newReader(t, open(t, &direct{handler: api}, token(3)), stream, time.Time{}, time.Minute)
+				page := rd.fetch()
+				if len(page.Items) != 2 || rd.seen["id0"] != 1 || rd.seen["id1"] != 1 {
+					t.Errorf("read %v", rd.seen)
+				}
+			}))
+		})
+	}
+}
