@@ -502,6 +502,7 @@ func (p *parallel) failed(r result, key string, now time.Time) *sink.Error {
 		p.probes++
 		p.probeAt = now.Add(trouble.Backoff(p.probes, min(p.RetryInitial, probeMax), probeMax))
 		if !wasDown {
+			p.probed = key
 			p.trouble.Add(p.log, slog.LevelError, "down", "the endpoint is down: trying one event at a time until it answers", "err", e)
 		}
 	}
