@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"syncd/internal/config"
+)
+
+func newCheck(e *env) *cobra.Command {
+	var online bool
+	cmd := &cobra.Command{
+		Use: "check", Short: "Validate the configuration", Args: noArgs,
+		Long: `Check reads the configuration, every file it includes and every secret it names,
+and lists all that is wrong with it as file:line:column: key: problem. It opens no
+state and sends nothing.`,
+		RunE: func(*cobra.Command, []string) error {
+			if online {
+				return usageError{errors.New("--online is not supported yet")}
+			}
+			return e.check()
+		},
+	}
+	e.addConfigFlag(cmd)
+	cmd.Flags().BoolVar(&online, "online", false, "also try each token (not supported yet)")
+	return cmd
+}
+
+func (e *env) check() error {
+	cfg, err := e.loadConfig()
+	if err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ACCOUNT\tMARKETPLACE\tSTREAM\tSCHEDULE\tNOTE")
+	polled := 0
+	for _, a := range cfg.Accounts {
+		for _, s := range a.Streams {
+			note := streamNote(a, s)
+			if !strings.HasPrefix(note, "off") {
+				polled++
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", a.Name, a.Marketplace, s.Name, s.Schedule, note)
+		}
+	}
+	if len(cfg.Sinks) > 0 {
+		fmt.Fprintln(t, "\nSINK\tTYPE\tTO")
+		for _, s := range cfg.Sinks {
+			to := "standard output"
+			switch {
+			case s.File != nil:
+				to = s.File.Path
+			case s.Webhook != nil:
+				to = s.Webhook.URL
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, s.Type, to)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if polled == 0 {
+		fmt.Fprintln(e.stderr, "warning: no stream is polled: every one is off, or no token has its category")
+	}
+	_, err = fmt.Fprintf(e.stdout, "\n%s is valid.\n", cfg.Files[0])
+	return err
+}
+
+// streamNote says what is known of a stream without a request.
+func streamNote(a config.Account, s config.StreamSettings) string {
+	if !s.Enabled {
+		return "off"
+	}
+	m := marketplaces[slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == a.Marketplace })]
+	for _, spec := range m.streams {
+		if spec.Name == s.Name {
+			return m.note(a.Tokens[spec.Group].Reveal(), spec.Group)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+
+	"syncd/internal/config"
+)
+
+// newLogger returns a logger onto w: tint on a terminal, logfmt elsewhere, unless
+// the configuration says otherwise. It never logs a secret: those that print do
+// so as [secret].
+func newLogger(w io.Writer, getenv func(string) string, l config.Log) *slog.Logger {
+	format := l.Format
+	if format == config.LogAuto {
+		format = config.LogText
+		if isTerminal(w) {
+			format = config.LogTint
+		}
+	}
+	options := &slog.HandlerOptions{Level: l.Level}
+	switch format {
+	case config.LogJSON:
+		return slog.New(slog.NewJSONHandler(w, options))
+	case config.LogTint:
+		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l.Level, TimeFormat: time.TimeOnly, NoColor: getenv("NO_COLOR") != "" || !isTerminal(w)}))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"syncd/internal/config"
+	"syncd/internal/delivery"
+	"syncd/internal/poller"
+)
+
+// drainAtLeast is what the sinks get where polling has used up the timeout.
+const drainAtLeast = 30 * time.Second
+
+func newOnce(e *env) *cobra.Command {
+	timeout := 10 * time.Minute
+	cmd := &cobra.Command{
+		Use: "once", Short: "Bring every stream and sink up to date, then exit", Args: noArgs,
+		Long: `Once reads each enabled stream up to what existed when it began, has each sink try
+everything that waits for it, and exits 0 if nothing is left. What is left, because
+the budget, the API or a receiver did not allow it in time, is listed, stays where it
+is for the next time, and gives exit code 1.
+
+It cannot run beside a daemon on the same state file.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return e.once(cmd.Context(), timeout) },
+	}
+	e.addConfigFlag(cmd)
+	cmd.Flags().Var((*durationFlag)(&timeout), "timeout", "give up after `D`: 90s, 10m, 1d; waits for the budget that end later are given up at once")
+	return cmd
+}
+
+// durationFlag is a duration as the configuration spells it, with d for days.
+type durationFlag time.Duration
+
+func (d *durationFlag) String() string { return time.Duration(*d).String() }
+func (d *durationFlag) Type() string   { return "duration" }
+func (d *durationFlag) Set(s string) error {
+	v, err := config.ParseDuration(s)
+	if err != nil {
+		return err
+	}
+	if v <= 0 {
+		return errors.New("must be above 0")
+	}
+	*d = durationFlag(v)
+	return nil
+}
+
+func (e *env) once(ctx context.Context, timeout time.Duration) (err error) {
+	cfg, err := e.loadConfig()
+	if err != nil {
+		return err
+	}
+	log := newLogger(e.stderr, e.getenv, cfg.Log)
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	a, err := build(cfg, log, e.stdout)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.close()) }()
+
+	deadline := time.Now().Add(timeout)
+	polling, cancel := context.WithDeadlineCause(ctx, deadline, fmt.Errorf("not done within --timeout %s", timeout))
+	defer cancel()
+	unpolled, err := a.poller.Once(polling)
+	if err != nil {
+		return err
+	}
+	if least := time.Now().Add(drainAtLeast); deadline.Before(least) {
+		deadline = least
+	}
+	draining, cancelDrain := context.WithDeadlineCause(ctx, deadline, errors.New("not done in time"))
+	defer cancelDrain()
+	undelivered, err := a.delivery.Drain(draining)
+	if err != nil {
+		return err
+	}
+	return e.reportOnce(a, unpolled, undelivered)
+}
+
+// reportOnce prints what was done, and what is left.
+func (e *env) reportOnce(a *app, unpolled []poller.Left, undelivered []delivery.Left) error {
+	counts, err := gather(a.registry)
+	if err != nil {
+		return err
+	}
+	// Standard output may carry the events of a stdout sink: then the report goes
+	// where the log goes.
+	out := e.stdout
+	for _, s := range a.cfg.Sinks {
+		if s.Type == config.TypeStdout {
+			out = e.stderr
+		}
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "STREAM\tREQUESTS\tNEW\tCHANGED\tKEPT SILENTLY\tKNOWN")
+	for _, account := range a.cfg.Accounts {
+		for _, s := range account.Streams {
+			if !s.Enabled {
+				continue
+			}
+			of := func(family, label, value string) float64 {
+				return counts.sum(family, "account", account.Name, "stream", s.Name, label, value)
+			}
+			items := func(action string) float64 { return of("syncd_items_total", "action", action) }
+			fmt.Fprintf(t, "%s/%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\n", account.Name, s.Name, of("syncd_api_requests_total", "", ""),
+				items("created"), items("updated"), items("silent"), items("unchanged")+items("stale"))
+		}
+	}
+	fmt.Fprintln(t, "\nSINK\tDELIVERED\tWAITING")
+	for _, s := range a.cfg.Sinks {
+		waiting := 0
+		for _, l := range undelivered {
+			if l.Sink == s.Name {
+				waiting = l.Events
+			}
+		}
+		fmt.Fprintf(t, "%s\t%.0f\t%d\n", s.Name, counts.sum("syncd_sink_events_total", "sink", s.Name, "outcome", "acknowledged"), waiting)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(unpolled)+len(undelivered) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out, "\nLeft:")
+	for _, l := range unpolled {
+		fmt.Fprintf(out, "  stream %s: %v\n", l.Stream, l.Err)
+	}
+	for _, l := range undelivered {
+		fmt.Fprintf(out, "  sink %s: %d events: %v\n", l.Sink, l.Events, l.Err)
+	}
+	return errLeft
+}

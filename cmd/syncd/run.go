@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"syncd/internal/web"
+)
+
+func newRun(e *env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "run", Short: "Run the daemon", Args: noArgs,
+		Long: `Run polls every enabled stream by its schedule and delivers to every sink until
+SIGTERM or SIGINT. It then stops polling, finishes and commits what is in flight,
+and exits 0 within shutdown_timeout. A second signal ends it at once; that loses
+nothing either.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return e.run(cmd.Context()) },
+	}
+	e.addConfigFlag(cmd)
+	return cmd
+}
+
+func (e *env) run(ctx context.Context) error {
+	cfg, err := e.loadConfig()
+	if err != nil {
+		return err
+	}
+	log := newLogger(e.stderr, e.getenv, cfg.Log)
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	go func() {
+		for {
+			select {
+			case <-hup:
+				log.Warn("SIGHUP: reloading is not supported yet: restart syncd to read the configuration again")
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+
+	a, err := build(cfg, log, e.stdout)
+	if err != nil {
+		return err
+	}
+	var server *web.Server
+	if cfg.Server.Listen != "" {
+		server, err = web.New(web.Config{Listen: cfg.Server.Listen, Version: version().version, Log: log, Gatherer: a.registry, Ready: a.ready})
+		if err != nil {
+			return errors.Join(err, a.close())
+		}
+	}
+	log.Info("syncd is running", "version", version().version, "accounts", len(cfg.Accounts), "streams", a.streams,
+		"sinks", len(cfg.Sinks), "state", cfg.State.Path, "listen", cfg.Server.Listen)
+	err = a.serve(ctx, server)
+	if errors.Is(err, errSlowShutdown) {
+		return err // what still runs holds the state open
+	}
+	if err = errors.Join(err, a.close()); err == nil {
+		log.Info("syncd has stopped; everything is committed")
+	}
+	return err
+}
+
+// untilSignal returns a context that ends with SIGINT or SIGTERM. From then on the
+// signals act as they do by default, so that a second one ends the process. A
+// reader of standard output that goes away must not end it: its sink stalls.
+func untilSignal(ctx context.Context) (context.Context, func()) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	return ctx, func() {
+		stop()
+		signal.Stop(pipe)
+	}
+}

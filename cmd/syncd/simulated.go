@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"syncd/internal/sandbox"
+)
+
+// serveSandbox serves the simulated marketplaces on l until ctx ends.
+func serveSandbox(ctx context.Context, l net.Listener, sb *sandbox.Sandbox) error {
+	s := &http.Server{Handler: sb.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("sandbox: %w", err)
+	}
+	return nil
+}
+
+// simulatedConfig is a configuration for the accounts of a sandbox at url, named
+// shop-a, shop-b, …; its files are in dir.
+type simulatedConfig struct {
+	dir, url string
+	start    string
+	listen   string // server.listen
+	log      string // log.level
+}
+
+// write writes the configuration and its token files, and returns its path.
+func (c simulatedConfig) write(sb *sandbox.Sandbox) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Accounts of the simulated marketplace at %s.\n", c.url)
+	fmt.Fprintf(&b, "state: {path: syncd.db}\nserver: {listen: %q}\nlog: {level: %s}\naccounts:\n", c.listen, c.log)
+	for i, w := range sb.Worlds() {
+		name := fmt.Sprintf("shop-%c", 'a'+i)
+		file := name + ".token"
+		token := sb.MintToken(sandbox.TokenSpec{Seller: w.ID()})
+		if err := os.WriteFile(filepath.Join(c.dir, file), []byte(token+"\n"), 0o600); err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "  - name: %s    # %s\n    marketplace: wildberries\n    token_file: %s\n    start: %s\n", name, w.Name(), file, c.start)
+		fmt.Fprintf(&b, "    endpoints: {feedbacks: %[1]s, chat: %[1]s, returns: %[1]s}\n", c.url)
+	}
+	b.WriteString("sinks:\n  - name: archive\n    type: file\n    path: events.ndjson\n    from: beginning\n")
+	path := filepath.Join(c.dir, "syncd.yaml")
+	return path, os.WriteFile(path, []byte(b.String()), 0o600)
+}
+
+func newSandbox(e *env) *cobra.Command {
+	listen, dir := "127.0.0.1:9470", ""
+	seed := uint64(1)
+	cmd := &cobra.Command{
+		Use: "sandbox", Short: "Run the simulated marketplaces alone", Args: noArgs,
+		Long: `Sandbox serves a simulated Wildberries: two sellers with some days of history whose
+buyers keep writing, documented errors and headers, and strict budgets that count each
+request that should not have been sent. It is for those who write receivers, and for
+trying a configuration without an account.
+
+It writes a configuration for itself, with tokens, into --dir. GET /_sandbox/stats
+shows what it has seen; POST /_sandbox/faults makes it fail on purpose, for example
+
+  curl -d '{"kind":"status_503","count":3}' http://127.0.0.1:9470/_sandbox/faults
+
+It has no password: keep it on loopback.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return e.sandbox(cmd.Context(), listen, dir, seed)
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", listen, "`address` to serve on")
+	cmd.Flags().Uint64Var(&seed, "seed", seed, "`number` that decides what is in the world")
+	cmd.Flags().StringVar(&dir, "dir", dir, "`directory` for an example configuration (default: a new one)")
+	return cmd
+}
+
+func (e *env) sandbox(ctx context.Context, listen, dir string, seed uint64) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	sb, err := sandbox.New(sandbox.Demo(seed))
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("--listen %s: %w", listen, err)
+	}
+	defer l.Close()
+	if dir, err = makeDir(dir, "syncd-sandbox-"); err != nil {
+		return err
+	}
+	url := "http://" + l.Addr().String()
+	path, err := simulatedConfig{dir: dir, url: url, start: "beginning", listen: "127.0.0.1:9469", log: "info"}.write(sb)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(e.stdout, `Simulated Wildberries at %s (seed %d)
+
+  configuration   %s
+  try it          syncd once --config %s
+  or              syncd run --config %s
+  what it saw     curl %s/_sandbox/stats
+
+Ctrl-C ends it.
+`, url, seed, path, path, path, url)
+	return serveSandbox(ctx, l, sb)
+}
+
+// makeDir makes dir, or a new temporary directory where it is empty, and returns
+// its absolute path.
+func makeDir(dir, prefix string) (string, error) {
+	if dir == "" {
+		return os.MkdirTemp("", prefix)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	return dir, os.MkdirAll(dir, 0o755)
+}

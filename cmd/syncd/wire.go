@@ -1,0 +1,368 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"syncd/internal/config"
+	"syncd/internal/delivery"
+	"syncd/internal/poller"
+	"syncd/internal/sink"
+	"syncd/internal/sources"
+	"syncd/internal/sources/apiclient"
+	"syncd/internal/sources/wildberries"
+	"syncd/internal/state"
+	"syncd/internal/web"
+)
+
+// marketplace is one row of the table of marketplaces: to add one, write its
+// package and add a row.
+type marketplace struct {
+	name       string
+	later      bool
+	groups     map[string]string // API groups and their addresses
+	streams    []sources.Stream
+	checkToken func(token string) error
+	note       func(token, group string) string // what a token says about an API group, for people
+	open       func(d deps, a config.Account) (sources.Source, error)
+}
+
+var marketplaces = []marketplace{
+	{
+		name: wildberries.Marketplace, groups: wildberries.Groups(), streams: wildberries.Streams(),
+		checkToken: func(token string) error {
+			_, err := wildberries.ParseToken(token)
+			return err
+		},
+		note: func(token, group string) string {
+			t, err := wildberries.ParseToken(token)
+			switch {
+			case err != nil:
+				return err.Error()
+			case !t.Opens(group):
+				return "off: the token does not have the category " + group
+			case t.Expires.IsZero():
+				return t.Type.String() + " token"
+			case t.Expires.Before(time.Now()):
+				return fmt.Sprintf("%s token, EXPIRED on %s", t.Type, t.Expires.Format(time.DateOnly))
+			}
+			return fmt.Sprintf("%s token, expires %s", t.Type, t.Expires.Format(time.DateOnly))
+		},
+		open: openWildberries,
+	},
+	{name: "yandex_market", later: true},
+}
+
+// sinkTypes is the table of sinks.
+var sinkTypes = map[config.SinkType]func(s config.Sink, stdout io.Writer) (sink.Sink, error){
+	config.TypeFile: func(s config.Sink, _ io.Writer) (sink.Sink, error) {
+		return sink.NewFile(sink.FileConfig{Path: s.File.Path})
+	},
+	config.TypeWebhook: func(s config.Sink, _ io.Writer) (sink.Sink, error) {
+		secrets := make([]string, len(s.Webhook.Secrets))
+		for i, secret := range s.Webhook.Secrets {
+			secrets[i] = secret.Reveal()
+		}
+		return sink.NewWebhook(sink.WebhookConfig{
+			URL: s.Webhook.URL, Secrets: secrets, Unsigned: len(secrets) == 0, Headers: s.Webhook.Headers,
+			Timeout: s.Webhook.Timeout, Concurrency: s.Webhook.Concurrency, UserAgent: userAgent(),
+		})
+	},
+	config.TypeStdout: func(_ config.Sink, stdout io.Writer) (sink.Sink, error) { return sink.NewStdout(stdout), nil },
+}
+
+// catalog tells the configuration what exists.
+func catalog() config.Catalog {
+	c := config.Catalog{CheckSchedule: func(expr string) error {
+		_, err := poller.ParseSchedule(expr)
+		return err
+	}}
+	for _, m := range marketplaces {
+		cm := config.Marketplace{Name: m.name, Later: m.later, CheckToken: m.checkToken}
+		for name, url := range m.groups {
+			cm.Groups = append(cm.Groups, config.Group{Name: name, DefaultURL: url})
+		}
+		slices.SortFunc(cm.Groups, func(a, b config.Group) int { return strings.Compare(a.Name, b.Name) })
+		for _, s := range m.streams {
+			cs := config.Stream{Name: s.Name, Schedule: s.Schedule, Overlap: s.Overlap, Off: s.Off, Later: s.Later}
+			for _, kind := range s.Kinds {
+				for _, action := range s.Actions {
+					cs.EventTypes = append(cs.EventTypes, m.name+"."+kind+"."+action)
+				}
+			}
+			cm.Streams = append(cm.Streams, cs)
+		}
+		c.Marketplaces = append(c.Marketplaces, cm)
+	}
+	return c
+}
+
+// deps is what sources share.
+type deps struct {
+	log       *slog.Logger
+	budgets   *apiclient.Budgets
+	requests  *apiclient.Metrics
+	transport http.RoundTripper
+	expiry    *prometheus.GaugeVec
+	grace     time.Duration
+}
+
+func openWildberries(d deps, a config.Account) (sources.Source, error) {
+	tokens := make(map[string]string)
+	for group, secret := range a.Tokens {
+		tokens[group] = secret.Reveal()
+	}
+	c, err := wildberries.New(wildberries.Config{
+		Account: a.Name, Tokens: tokens, Endpoints: a.Endpoints, BudgetShare: a.BudgetShare,
+		Budgets: d.budgets, Metrics: d.requests, Transport: d.transport, UserAgent: userAgent(), Grace: d.grace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	warned := make(map[string]bool)
+	for group, secret := range a.Tokens {
+		t := c.Token(group)
+		if t.Expires.IsZero() {
+			continue
+		}
+		d.expiry.WithLabelValues(a.Name, group).Set(float64(t.Expires.Unix()))
+		left := time.Until(t.Expires)
+		if left > 30*24*time.Hour || warned[secret.Source()] {
+			continue
+		}
+		warned[secret.Source()] = true
+		level, what := slog.LevelWarn, "the token expires soon"
+		if left <= 0 {
+			level, what = slog.LevelError, "the token has expired"
+		}
+		d.log.Log(context.Background(), level, what+": make a new one in the seller's portal",
+			"account", a.Name, "token", secret.Source(), "expires", t.Expires.Format(time.RFC3339))
+	}
+	return c, nil
+}
+
+// opener is a source that knows, without a request, which API groups its tokens
+// do not open.
+type opener interface {
+	Opens(group string) bool
+}
+
+// app is syncd put together.
+type app struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	registry *prometheus.Registry
+	db       *state.DB
+	poller   *poller.Poller
+	delivery *delivery.Delivery
+	streams  int // that are polled
+	sinks    []sink.Sink
+}
+
+// build puts syncd together: it opens the state and sends nothing. extra are
+// sinks beside the configured ones. Close the app when done.
+func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...delivery.Sink) (_ *app, err error) {
+	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	commit := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "syncd_state_commit_seconds",
+		Help: "Duration of a transaction of the state file, fsync included.", Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1, 5}})
+	a.registry.MustRegister(commit)
+	a.db, err = state.Open(state.Config{Path: cfg.State.Path, Observe: func(d time.Duration) { commit.Observe(d.Seconds()) }})
+	if err != nil {
+		return nil, err
+	}
+	expiry := a.serviceMetrics()
+	// Requests and deliveries in flight at a shutdown get most of the time that
+	// there is; the rest is for their commits.
+	grace := cfg.ShutdownTimeout * 8 / 10
+	d := deps{
+		log: log, budgets: apiclient.NewBudgets(a.db.Ledger(), log), requests: apiclient.NewMetrics(a.registry),
+		transport: apiclient.NewTransport(), expiry: expiry, grace: grace,
+	}
+	a.registry.MustRegister(d.budgets)
+
+	streams, err := openStreams(cfg, d)
+	if err != nil {
+		return nil, err
+	}
+	if a.streams = len(streams); a.streams == 0 {
+		log.Warn("no stream is polled: every one is off, or no token has its category")
+	}
+	a.poller, err = poller.New(poller.Config{DB: a.db, Log: log, Metrics: poller.NewMetrics(a.registry), Streams: streams})
+	if err != nil {
+		return nil, err
+	}
+	sinks, err := a.openSinks(stdout)
+	if err != nil {
+		return nil, err
+	}
+	a.delivery, err = delivery.New(delivery.Config{DB: a.db, Log: log, Metrics: delivery.NewMetrics(a.registry), Grace: grace, Sinks: append(sinks, extra...)})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// openStreams opens the sources of all accounts and lists the streams that they
+// can poll. What a token does not open is left out with a word.
+func openStreams(cfg *config.Config, d deps) ([]poller.Stream, error) {
+	var out []poller.Stream
+	for _, account := range cfg.Accounts {
+		i := slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == account.Marketplace })
+		m := marketplaces[i] // config knows no others
+		source, err := m.open(d, account)
+		if err != nil {
+			return nil, err
+		}
+		start := startOf(account.Start)
+		for _, s := range account.Streams {
+			if !s.Enabled {
+				continue
+			}
+			spec := m.streams[slices.IndexFunc(m.streams, func(known sources.Stream) bool { return known.Name == s.Name })]
+			if o, ok := source.(opener); ok && !o.Opens(spec.Group) {
+				d.log.Warn("stream is off: the token does not have its category",
+					"account", account.Name, "stream", s.Name, "category", spec.Group, "token", account.Tokens[spec.Group].Source())
+				continue
+			}
+			out = append(out, poller.Stream{
+				ID: state.StreamID{Account: account.Name, Stream: s.Name}, Marketplace: m.name, Group: spec.Group, Source: source,
+				Schedule: s.Schedule, Overlap: s.Overlap, Start: start,
+			})
+		}
+	}
+	return out, nil
+}
+
+// startOf is what poller.Stream.Start says: nil is the account's first poll, zero
+// the beginning.
+func startOf(s config.Start) *time.Time {
+	switch s.Kind {
+	case config.StartBeginning, config.StartAt:
+		return &s.Time
+	}
+	return nil
+}
+
+func (a *app) openSinks(stdout io.Writer) ([]delivery.Sink, error) {
+	var out []delivery.Sink
+	for _, s := range a.cfg.Sinks {
+		opened, err := sinkTypes[s.Type](s, stdout)
+		if err != nil {
+			return nil, fmt.Errorf("sink %s: %w", s.Name, err)
+		}
+		a.sinks = append(a.sinks, opened)
+		d := delivery.Sink{Name: s.Name, Type: string(s.Type), Sink: opened, Wants: s.Select.Match, FromBeginning: s.From == config.FromBeginning}
+		if s.Webhook != nil {
+			d.RetryInitial, d.RetryMax = s.Webhook.Retry.Initial, s.Webhook.Retry.Max
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// serviceMetrics registers what belongs to no package, and returns the gauge of
+// the tokens' expiry.
+func (a *app) serviceMetrics() *prometheus.GaugeVec {
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncd_build_info", Help: "1; the labels say what is running."}, []string{"version", "goversion"})
+	v := version()
+	build.WithLabelValues(v.version, v.goVersion).Set(1)
+	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "syncd_state_size_bytes", Help: "Size of the state file."},
+		func() float64 { return float64(a.db.Size()) })
+	reload := prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncd_config_last_reload_successful", Help: "1 if the configuration that was last read is in force, 0 if it was refused."})
+	reload.Set(1)
+	expiry := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncd_token_expiry_timestamp_seconds", Help: "When the token of an API group expires."}, []string{"account", "group"})
+	a.registry.MustRegister(build, size, reload, expiry, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return expiry
+}
+
+// close closes the sinks and the state. Nothing may be running.
+func (a *app) close() error {
+	var errs []error
+	for _, s := range a.sinks {
+		errs = append(errs, s.Close())
+	}
+	if a.db != nil {
+		errs = append(errs, a.db.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// errSlowShutdown says that something did not stop in time.
+var errSlowShutdown = errors.New("not everything stopped within shutdown_timeout; what was not committed is done again at the next start")
+
+// serve runs the poller, the sinks, retention and the server until ctx ends or
+// one of them fails, and then waits for them as long as shutdown_timeout allows.
+func (a *app) serve(ctx context.Context, server *web.Server) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.poller.Run(ctx) })
+	g.Go(func() error {
+		a.delivery.Run(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		a.retain(ctx)
+		return nil
+	})
+	if server != nil {
+		g.Go(func() error { return server.Run(ctx) })
+	}
+	done := make(chan error, 1)
+	go func() { done <- g.Wait() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(a.cfg.ShutdownTimeout)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+		return errSlowShutdown
+	}
+}
+
+// retain deletes old events now and then.
+func (a *app) retain(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		if n, err := a.db.Retain(ctx, time.Now().Add(-a.cfg.State.KeepEvents)); err != nil {
+			a.log.Error("old events could not be deleted, trying again", "err", err)
+		} else if n > 0 {
+			a.log.Info("deleted old events", "events", n, "older_than", a.cfg.State.KeepEvents)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// ready says why syncd is not ready; nil: it is.
+func (a *app) ready() error {
+	if !a.poller.Scheduled() {
+		return errors.New("the streams have not been scheduled yet")
+	}
+	return nil
+}
