@@ -3,6 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -64,11 +67,43 @@ func (e *env) check() error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if polled == 0 {
-		fmt.Fprintln(e.stderr, "warning: no stream is polled: every one is off, or no token has its category")
+	for _, w := range surroundings(cfg, polled) {
+		fmt.Fprintf(e.stderr, "warning: %s\n", w)
 	}
 	_, err = fmt.Fprintf(e.stdout, "\n%s is valid.\n", cfg.Files[0])
 	return err
+}
+
+// surroundings are doubts about what the configuration points at. They may be
+// mended by the time syncd runs, so they are no errors of the configuration.
+func surroundings(cfg *config.Config, polled int) []string {
+	var out []string
+	if polled == 0 {
+		out = append(out, "no stream is polled: every one is off, or no token has its category")
+	}
+	paths := map[string]string{"state.path": cfg.State.Path}
+	for _, s := range cfg.Sinks {
+		if s.File != nil {
+			paths["sink "+s.Name] = s.File.Path
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(paths)) {
+		if fi, err := os.Stat(filepath.Dir(paths[what])); err != nil || !fi.IsDir() {
+			out = append(out, fmt.Sprintf("%s: the directory %s does not exist: create it, or set another path", what, filepath.Dir(paths[what])))
+		}
+	}
+	for _, a := range cfg.Accounts {
+		m := marketplaces[slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == a.Marketplace })]
+		told := make(map[string]bool)
+		for _, group := range slices.Sorted(maps.Keys(a.Tokens)) {
+			secret := a.Tokens[group]
+			if w := m.expiry(secret.Reveal()); w != "" && !told[secret.Source()] {
+				told[secret.Source()] = true
+				out = append(out, fmt.Sprintf("account %s: %s: %s", a.Name, secret.Source(), w))
+			}
+		}
+	}
+	return out
 }
 
 // streamNote says what is known of a stream without a request.

@@ -37,8 +37,8 @@ writes a file sink, all in one directory. It needs no account and no network. Ct
 ends it and prints what was polled, emitted and spent, and how near the budget it came.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return e.demo(cmd.Context(), duration, dir) },
 	}
-	cmd.Flags().Var((*durationFlag)(&duration), "duration", "end by itself after `D` (default: at Ctrl-C)")
-	cmd.Flags().StringVar(&dir, "dir", "", "`directory` for its files, which must not hold a state file (default: a new one)")
+	cmd.Flags().Var((*durationFlag)(&duration), "duration", "end by itself after `D`; without it, at Ctrl-C")
+	cmd.Flags().StringVar(&dir, "dir", "", "`directory` for its files, empty or new (default: a new one in the temporary directory)")
 	return cmd
 }
 
@@ -46,15 +46,16 @@ func (e *env) demo(ctx context.Context, duration time.Duration, dir string) (err
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	if duration > 0 {
+		// No deadline: a request that has to wait longer is not an error.
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, duration)
-		defer cancel()
+		ctx, cancel = context.WithCancel(ctx)
+		defer time.AfterFunc(duration, cancel).Stop()
 	}
 	if dir, err = makeDir(dir, "syncd-demo-"); err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(dir, "syncd.db")); err == nil {
-		return usageError{fmt.Errorf("--dir %s holds the state of another run: the demo begins anew each time", dir)}
+		return usageError{fmt.Errorf("--dir %s holds the state of another run: give an empty directory or a new one, since the demo begins anew each time", dir)}
 	}
 	sb, err := sandbox.New(sandbox.Demo(uint64(time.Now().UnixNano())))
 	if err != nil {
@@ -115,11 +116,11 @@ func (e *env) summary(a *app, sb *sandbox.Sandbox, dir string, took time.Duratio
 				of("syncd_items_total", "action", "created"), of("syncd_items_total", "action", "updated"))
 		}
 	}
-	fmt.Fprintln(t, "\nBUDGET\tREQUESTS\tREFUSED\tVIOLATIONS\tNEAREST TO A VIOLATION")
+	fmt.Fprintln(t, "\nBUDGET\tREQUESTS\tREFUSED BY THE API\tVIOLATIONS\tCLOSEST REQUEST")
 	for _, b := range stats.Buckets {
 		near := "-"
 		if b.ClosestCall != nil {
-			near = fmt.Sprintf("a token had been there for %s", b.ClosestCall.Round(time.Millisecond))
+			near = fmt.Sprintf("%s after it was allowed", b.ClosestCall.Round(time.Millisecond))
 		}
 		fmt.Fprintf(t, "%s, %s\t%d\t%d\t%d\t%s\n", b.SellerName, b.Group, b.Requests, b.Refused, b.Violations, near)
 	}

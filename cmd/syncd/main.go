@@ -98,10 +98,12 @@ Try it without an account:   syncd demo
 Run it for real:             syncd check && syncd run
 
 The configuration is the file given by --config, else by $SYNCD_CONFIG, else
-` + defaultConfig + `.
+` + defaultConfig + `. The README begins one in a few lines; configs/syncd.yaml explains
+every setting.
 
 Exit codes: 0 success; 1 failure, or something is left; 2 wrong usage or invalid
 configuration.`,
+		Version:       version().version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(cmd *cobra.Command, args []string) error {

@@ -37,8 +37,13 @@ It cannot run beside a daemon on the same state file.`,
 // durationFlag is a duration as the configuration spells it, with d for days.
 type durationFlag time.Duration
 
-func (d *durationFlag) String() string { return time.Duration(*d).String() }
-func (d *durationFlag) Type() string   { return "duration" }
+func (d *durationFlag) String() string {
+	if *d == 0 {
+		return "" // or cobra shows it as a default
+	}
+	return time.Duration(*d).String()
+}
+func (d *durationFlag) Type() string { return "duration" }
 func (d *durationFlag) Set(s string) error {
 	v, err := config.ParseDuration(s)
 	if err != nil {

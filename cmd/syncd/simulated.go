@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -36,8 +39,11 @@ type simulatedConfig struct {
 	log      string // log.level
 }
 
-// write writes the configuration and its token files, and returns its path.
+// write writes the configuration and its token files, and returns its path. It
+// overwrites nothing: a directory of somebody's is refused before anything is
+// written to it.
 func (c simulatedConfig) write(sb *sandbox.Sandbox) (string, error) {
+	files := make(map[string]string)
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Accounts of the simulated marketplace at %s.\n", c.url)
 	fmt.Fprintf(&b, "state: {path: syncd.db}\nserver: {listen: %q}\nlog: {level: %s}\naccounts:\n", c.listen, c.log)
@@ -45,15 +51,37 @@ func (c simulatedConfig) write(sb *sandbox.Sandbox) (string, error) {
 		name := fmt.Sprintf("shop-%c", 'a'+i)
 		file := name + ".token"
 		token := sb.MintToken(sandbox.TokenSpec{Seller: w.ID()})
-		if err := os.WriteFile(filepath.Join(c.dir, file), []byte(token+"\n"), 0o600); err != nil {
-			return "", err
-		}
+		files[file] = token + "\n"
 		fmt.Fprintf(&b, "  - name: %s    # %s\n    marketplace: wildberries\n    token_file: %s\n    start: %s\n", name, w.Name(), file, c.start)
 		fmt.Fprintf(&b, "    endpoints: {feedbacks: %[1]s, chat: %[1]s, returns: %[1]s}\n", c.url)
 	}
 	b.WriteString("sinks:\n  - name: archive\n    type: file\n    path: events.ndjson\n    from: beginning\n")
-	path := filepath.Join(c.dir, "syncd.yaml")
-	return path, os.WriteFile(path, []byte(b.String()), 0o600)
+	b.WriteString("#  - name: crm          # your receiver\n#    type: webhook\n#    url: http://127.0.0.1:8000/hooks\n#    secret_file: crm.secret\n#    from: beginning\n")
+	secret := make([]byte, 32)
+	rand.Read(secret) // never fails: package crypto/rand
+	files["crm.secret"] = "whsec_" + base64.StdEncoding.EncodeToString(secret) + "\n"
+	files["syncd.yaml"] = b.String()
+	for name := range files {
+		if _, err := os.Lstat(filepath.Join(c.dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return "", usageError{fmt.Errorf("--dir %s holds %s already: give an empty directory or a new one", c.dir, name)}
+		}
+	}
+	for name, content := range files {
+		if err := writeNew(filepath.Join(c.dir, name), content); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(c.dir, "syncd.yaml"), nil
+}
+
+// writeNew writes a file that must not be there yet.
+func writeNew(path, content string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	return errors.Join(err, f.Close())
 }
 
 func newSandbox(e *env) *cobra.Command {
@@ -78,7 +106,7 @@ It has no password: keep it on loopback.`,
 	}
 	cmd.Flags().StringVar(&listen, "listen", listen, "`address` to serve on")
 	cmd.Flags().Uint64Var(&seed, "seed", seed, "`number` that decides what is in the world")
-	cmd.Flags().StringVar(&dir, "dir", dir, "`directory` for an example configuration (default: a new one)")
+	cmd.Flags().StringVar(&dir, "dir", dir, "`directory` for its configuration, empty or new (default: a new one in the temporary directory)")
 	return cmd
 }
 
@@ -107,6 +135,7 @@ func (e *env) sandbox(ctx context.Context, listen, dir string, seed uint64) erro
   configuration   %s
   try it          syncd once --config %s
   or              syncd run --config %s
+  your receiver   the commented sink crm there, and its secret in crm.secret
   what it saw     curl %s/_sandbox/stats
 
 Ctrl-C ends it.

@@ -35,6 +35,7 @@ type marketplace struct {
 	streams    []sources.Stream
 	checkToken func(token string) error
 	note       func(token, group string) string // what a token says about an API group, for people
+	expiry     func(token string) string        // a warning if it has expired, or will soon
 	open       func(d deps, a config.Account) (sources.Source, error)
 }
 
@@ -52,12 +53,26 @@ var marketplaces = []marketplace{
 				return err.Error()
 			case !t.Opens(group):
 				return "off: the token does not have the category " + group
-			case t.Expires.IsZero():
-				return t.Type.String() + " token"
-			case t.Expires.Before(time.Now()):
-				return fmt.Sprintf("%s token, EXPIRED on %s", t.Type, t.Expires.Format(time.DateOnly))
 			}
-			return fmt.Sprintf("%s token, expires %s", t.Type, t.Expires.Format(time.DateOnly))
+			note := t.Type.String() + " token"
+			if every := t.Interval(group); every > time.Minute {
+				note += fmt.Sprintf(", one request every %s for all of %s", every, group)
+			}
+			switch left := time.Until(t.Expires); {
+			case t.Expires.IsZero():
+			case left < 0:
+				note += ", EXPIRED on " + t.Expires.Format(time.DateOnly)
+			default:
+				note += ", expires " + t.Expires.Format(time.DateOnly)
+			}
+			return note
+		},
+		expiry: func(token string) string {
+			t, err := wildberries.ParseToken(token)
+			if err != nil {
+				return err.Error()
+			}
+			return expiryWarning(t.Expires)
 		},
 		open: openWildberries,
 	},
@@ -137,19 +152,25 @@ func openWildberries(d deps, a config.Account) (sources.Source, error) {
 			continue
 		}
 		d.expiry.WithLabelValues(a.Name, group).Set(float64(t.Expires.Unix()))
-		left := time.Until(t.Expires)
-		if left > 30*24*time.Hour || warned[secret.Source()] {
-			continue
+		if w := expiryWarning(t.Expires); w != "" && !warned[secret.Source()] {
+			warned[secret.Source()] = true
+			d.log.Warn(w, "account", a.Name, "token", secret.Source(), "expires", t.Expires.Format(time.RFC3339))
 		}
-		warned[secret.Source()] = true
-		level, what := slog.LevelWarn, "the token expires soon"
-		if left <= 0 {
-			level, what = slog.LevelError, "the token has expired"
-		}
-		d.log.Log(context.Background(), level, what+": make a new one in the seller's portal",
-			"account", a.Name, "token", secret.Source(), "expires", t.Expires.Format(time.RFC3339))
 	}
 	return c, nil
+}
+
+// expiryWarning says that a token has expired or will within 30 days; empty: it
+// lasts, or does not say.
+func expiryWarning(expires time.Time) string {
+	const renew = ": make a new one in the seller's portal"
+	switch left := time.Until(expires); {
+	case expires.IsZero() || left > 30*24*time.Hour:
+		return ""
+	case left <= 0:
+		return "the token has expired" + renew
+	}
+	return "the token expires soon" + renew
 }
 
 // opener is a source that knows, without a request, which API groups its tokens
@@ -359,10 +380,16 @@ func (a *app) retain(ctx context.Context) {
 	}
 }
 
-// ready says why syncd is not ready; nil: it is.
-func (a *app) ready() error {
+// ready says why syncd is not ready, and what else an operator should know. An
+// account that is stopped does not make it unready: the others go on, and a
+// restart would not mend it.
+func (a *app) ready() (notes []string, err error) {
 	if !a.poller.Scheduled() {
-		return errors.New("the streams have not been scheduled yet")
+		return nil, errors.New("the streams have not been scheduled yet")
 	}
-	return nil
+	for _, err := range a.poller.Stopped() {
+		notes = append(notes, "stopped: "+err.Error())
+	}
+	slices.Sort(notes)
+	return notes, nil
 }

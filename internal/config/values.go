@@ -356,7 +356,7 @@ func (v *Start) parse(s string) string {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return quoted(s) + " is none of them"
+		return quoted(s) + " is not a start"
 	}
 	*v = Start{Kind: StartAt, Time: t}
 	return ""

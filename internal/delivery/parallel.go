@@ -489,7 +489,7 @@ func (p *parallel) failed(r result, key string, now time.Time) *sink.Error {
 		return e // we gave up waiting: that says nothing about the receiver
 	}
 	p.trouble.Add(p.log, slog.LevelWarn, fmt.Sprint(e.Kind, e.Status), "delivery failed, trying again",
-		"event", r.event.ID, "err", e, "answer", e.Excerpt)
+		"event", r.event.ID, "err", e)
 	if e.RetryAfter > 0 {
 		p.hold = later(p.hold, now.Add(min(e.RetryAfter, holdMax)))
 	}

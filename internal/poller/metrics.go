@@ -32,9 +32,14 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
+// reasonOtherSeller is the reason of poll_errors_total for a stream whose account
+// is stopped, since its token belongs to another seller than before.
+const reasonOtherSeller = "other_seller"
+
 // declare makes the families of one stream present before its first poll.
 func (m *Metrics) declare(s Stream) {
 	m.success.WithLabelValues(s.ID.Account, s.ID.Stream)
+	m.errors.WithLabelValues(s.ID.Account, s.ID.Stream, reasonOtherSeller)
 	for _, k := range []sources.Kind{sources.Temporary, sources.RateLimited, sources.Unauthorized, sources.Forbidden, sources.Rejected} {
 		m.errors.WithLabelValues(s.ID.Account, s.ID.Stream, string(k))
 	}

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,6 +58,7 @@ type Poller struct {
 
 	mu      sync.Mutex
 	blocked map[groupID]time.Time // API groups that refused their token: not before
+	stopped map[string]error      // accounts that are not polled at all, and why
 }
 
 type groupID struct{ account, group string }
@@ -80,7 +82,7 @@ func ParseSchedule(expr string) (cron.Schedule, error) {
 
 // New returns a poller. It neither reads the state nor sends anything.
 func New(cfg Config) (*Poller, error) {
-	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, blocked: make(map[groupID]time.Time)}
+	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, blocked: make(map[groupID]time.Time), stopped: make(map[string]error)}
 	for _, s := range cfg.Streams {
 		schedule, err := ParseSchedule(s.Schedule)
 		if err != nil {
@@ -109,49 +111,55 @@ func (p *Poller) warnTwice() {
 	}
 }
 
-// open pins the sellers and reads where each stream stands. Accounts whose token
-// belongs to another seller are left out, and reported.
-func (p *Poller) open() (ready []*worker, refused map[state.StreamID]error, err error) {
-	refused = make(map[state.StreamID]error)
-	reported := make(map[string]bool)
+// open pins the sellers and reads where each stream stands. One token of another
+// seller stops its whole account, which is left out and reported.
+func (p *Poller) open() (ready []*worker, err error) {
+	firstPoll := make(map[string]time.Time)
+	stopped := make(map[string]error)
 	now := time.Now()
 	for _, w := range p.workers {
-		account, err := p.db.PinAccount(w.ID.Account, w.Marketplace, w.Source.Seller(), now)
+		name := w.ID.Account
+		account, err := p.db.PinAccount(name, w.Marketplace, w.Source.Seller(), now)
 		if other, ok := errors.AsType[*state.OtherSellerError](err); ok {
-			refused[w.ID] = other
-			if !reported[w.ID.Account] {
-				reported[w.ID.Account] = true
-				p.log.Error("account stopped", "account", w.ID.Account, "err", other)
+			if stopped[name] == nil {
+				p.log.Error("account stopped", "account", name, "err", other)
 			}
+			stopped[name] = other
 			continue
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		if err := w.open(account.FirstPoll); err != nil {
-			return nil, nil, err
+		firstPoll[name] = account.FirstPoll
+	}
+	for _, w := range p.workers {
+		if stopped[w.ID.Account] != nil {
+			p.metrics.errors.WithLabelValues(w.ID.Account, w.ID.Stream, reasonOtherSeller).Inc()
+			continue
+		}
+		if err := w.open(firstPoll[w.ID.Account]); err != nil {
+			return nil, err
 		}
 		ready = append(ready, w)
 	}
-	// One token of another seller stops the whole account.
-	stopped := make(map[string]error)
-	for id, err := range refused {
-		stopped[id.Account] = err
-	}
-	ready = slices.DeleteFunc(ready, func(w *worker) bool {
-		err, ok := stopped[w.ID.Account]
-		if ok {
-			refused[w.ID] = err
-		}
-		return ok
-	})
-	return ready, refused, nil
+	p.mu.Lock()
+	p.stopped = stopped
+	p.mu.Unlock()
+	return ready, nil
+}
+
+// Stopped returns the accounts that are not polled since their token belongs to
+// another seller than before, and the reason.
+func (p *Poller) Stopped() map[string]error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.stopped)
 }
 
 // Run polls every stream by its schedule until ctx ends. What is in flight then
 // is finished and committed. The only errors are those of the state.
 func (p *Poller) Run(ctx context.Context) error {
-	workers, _, err := p.open()
+	workers, err := p.open()
 	if err != nil {
 		return err
 	}
@@ -180,7 +188,7 @@ const onceTries = 5
 // for which that was not possible before ctx's deadline. A wait for the budget
 // beyond the deadline is given up at once.
 func (p *Poller) Once(ctx context.Context) ([]Left, error) {
-	workers, refused, err := p.open()
+	workers, err := p.open()
 	if err != nil {
 		return nil, err
 	}
@@ -189,8 +197,11 @@ func (p *Poller) Once(ctx context.Context) ([]Left, error) {
 		left []Left
 		g    errgroup.Group
 	)
-	for id, err := range refused {
-		left = append(left, Left{id, err})
+	stopped := p.Stopped()
+	for _, w := range p.workers {
+		if err := stopped[w.ID.Account]; err != nil {
+			left = append(left, Left{w.ID, err})
+		}
 	}
 	for _, w := range workers {
 		g.Go(func() error {

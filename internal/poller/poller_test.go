@@ -376,6 +376,7 @@ syncd_items_total{account="shop-a",action="updated",stream="questions"} 0
 # HELP syncd_poll_errors_total Polls that failed, by kind of failure.
 # TYPE syncd_poll_errors_total counter
 syncd_poll_errors_total{account="shop-a",reason="forbidden",stream="questions"} 0
+syncd_poll_errors_total{account="shop-a",reason="other_seller",stream="questions"} 0
 syncd_poll_errors_total{account="shop-a",reason="rate_limited",stream="questions"} 0
 syncd_poll_errors_total{account="shop-a",reason="rejected",stream="questions"} 0
 syncd_poll_errors_total{account="shop-a",reason="temporary",stream="questions"} 1

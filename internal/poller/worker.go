@@ -141,19 +141,21 @@ func (w *worker) failed(err error) time.Duration {
 	e := sources.AsError(err)
 	w.p.metrics.errors.WithLabelValues(w.ID.Account, w.ID.Stream, string(e.Kind)).Inc()
 	_, fetching := errors.AsType[*sources.Error](err)
-	n := w.tell(e, fetching)
+	n := w.trouble.Row() + 1
+	wait := trouble.Backoff(n, time.Second, 5*time.Minute)
 	switch e.Kind {
 	case sources.RateLimited:
-		return time.Second // the bucket knows how long
+		wait = time.Second // the bucket knows how long
 	case sources.Unauthorized, sources.Forbidden:
 		if e.Scope == sources.ScopeGroup {
 			w.p.block(w.ID.Account, w.Group, time.Now().Add(refusedFor))
 		}
-		return refusedFor
+		wait = refusedFor
 	case sources.Rejected:
-		return trouble.Backoff(n, time.Minute, time.Hour)
+		wait = trouble.Backoff(n, time.Minute, time.Hour)
 	}
-	return trouble.Backoff(n, time.Second, 5*time.Minute)
+	w.tell(e, fetching, wait)
+	return wait
 }
 
 // poll makes one run of the news walk, or goes on with the one that an earlier
@@ -325,16 +327,18 @@ func (w *worker) report(note string, odd []sources.Undecodable) {
 	}
 }
 
-// tell logs a failure, once for each sort in a row, and returns how many there
-// were. One that did not come from fetching came from the state.
-func (w *worker) tell(e *sources.Error, fetching bool) int {
-	args := []any{"err", e, "kind", e.Kind}
+// tell logs a failure, once for each sort in a row. One that did not come from
+// fetching came from the state.
+func (w *worker) tell(e *sources.Error, fetching bool, wait time.Duration) {
+	retry := wait.Round(time.Second)
+	args := []any{"err", e, "kind", e.Kind, "retry_in", retry}
 	if e.Hint != "" {
 		args = append(args, "hint", e.Hint)
 	}
 	level, msg := slog.LevelError, "poll failed"
 	if !fetching {
-		return w.trouble.Add(w.log, level, "state", "the state file cannot be used, trying again; nothing is lost", "err", e.Err)
+		w.trouble.Add(w.log, level, "state", "the state file cannot be used, trying again; nothing is lost", "err", e.Err, "retry_in", retry)
+		return
 	}
 	switch e.Kind {
 	case sources.RateLimited:
@@ -346,5 +350,5 @@ func (w *worker) tell(e *sources.Error, fetching bool) int {
 		msg = "the marketplace refuses this token; trying again hourly"
 		args = append(args, "stops", e.Scope)
 	}
-	return w.trouble.Add(w.log, level, fmt.Sprint(e.Kind, e.Scope, e.Endpoint, e.Status), msg, args...)
+	w.trouble.Add(w.log, level, fmt.Sprint(e.Kind, e.Scope, e.Endpoint, e.Status), msg, args...)
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -83,7 +85,7 @@ type Fault struct {
 func (f Fault) validate() error {
 	switch {
 	case !faultKinds[f.Kind]:
-		return fmt.Errorf("unknown fault kind %q", f.Kind)
+		return fmt.Errorf("unknown fault kind %q: there are %q", f.Kind, slices.Sorted(maps.Keys(faultKinds)))
 	case f.Count < 0:
 		return fmt.Errorf("fault %s: count %d: expected 1 or more, or 0 for no end", f.Kind, f.Count)
 	case !(f.Rate >= 0 && f.Rate <= 1):

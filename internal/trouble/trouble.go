@@ -29,6 +29,9 @@ type Run struct {
 	told        map[string]bool // sorts that were logged
 }
 
+// Row is how many failures there were since the last success.
+func (r *Run) Row() int { return r.row }
+
 // Add notes a failure and logs it, unless one of the sort was logged already:
 // texts hold request ids and times that are never the same. It returns how many
 // failures there were in a row.
@@ -48,12 +51,12 @@ func (r *Run) Add(log *slog.Logger, level slog.Level, sort, msg string, args ...
 }
 
 // Worked notes a success. After an outage, or once nothing has failed for a while,
-// it ends the run, and msg is logged with its length.
+// it ends the run, and msg is logged with when it began and last failed.
 func (r *Run) Worked(log *slog.Logger, msg string) {
 	outage := r.row >= solid
 	r.row = 0
 	if r.total > 0 && (outage || time.Since(r.last) >= quiet) {
-		log.Info(msg, "after_failures", r.total, "for", r.last.Sub(r.since).Round(time.Second))
+		log.Info(msg, "after_failures", r.total, "since", r.since.UTC().Format(time.RFC3339), "last_failure", r.last.UTC().Format(time.RFC3339))
 		*r = Run{}
 	}
 }

@@ -2,6 +2,7 @@ package trouble_test
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"math"
 	"strings"
@@ -25,6 +26,7 @@ func TestRun(t *testing.T) {
 		}}))
 		var r trouble.Run
 		r.Worked(log, "never was any")
+		began := time.Now().UTC()
 		for i, sort := range []string{"", "", "a", "a", "b", "a"} {
 			if n := r.Add(log, slog.LevelWarn, sort, "failed", "what", sort); n != i+1 {
 				t.Errorf("failure %d in a row is counted as %d", i+1, n)
@@ -46,14 +48,15 @@ func TestRun(t *testing.T) {
 			r.Add(log, slog.LevelDebug-100, strings.Repeat("x", i), "failed")
 		}
 		r.Worked(log, "works again")
-		const want = `level=WARN msg=failed what=""
+		end := func(after, since, last time.Duration) string {
+			return fmt.Sprintf("level=INFO msg=\"works again\" after_failures=%d since=%s last_failure=%s\n", after,
+				began.Add(since).Format(time.RFC3339), began.Add(last).Format(time.RFC3339))
+		}
+		want := `level=WARN msg=failed what=""
 level=WARN msg=failed what=a
 level=WARN msg=failed what=b
-level=INFO msg="works again" after_failures=6 for=5m0s
-level=ERROR msg=failed what=a
-level=INFO msg="works again" after_failures=1000 for=16m39s
-level=INFO msg="works again" after_failures=1000 for=0s
-`
+` + end(6, 0, 5*time.Minute) + `level=ERROR msg=failed what=a
+` + end(1000, 6*time.Minute, 6*time.Minute+999*time.Second) + end(1000, 7*time.Minute+1000*time.Second, 7*time.Minute+1000*time.Second)
 		if out.String() != want {
 			t.Errorf("logged\n%s\nexpected\n%s", out.String(), want)
 		}

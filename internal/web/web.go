@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,7 +24,9 @@ type Config struct {
 	Version  string
 	Log      *slog.Logger
 	Gatherer prometheus.Gatherer
-	Ready    func() error // nil: ready; else the reason why not
+	// Ready says why syncd is not ready (nil: it is), and what else an operator
+	// should know, a line each.
+	Ready func() (notes []string, err error)
 }
 
 // Server is a bound, not yet running server.
@@ -68,7 +71,8 @@ var index = template.Must(template.New("index").Parse(`<!doctype html>
 <title>syncd</title></head>
 <body><h1>syncd {{.Version}}</h1>
 <p>{{if .Reason}}Not ready: {{.Reason}}{{else}}Ready.{{end}}</p>
-<ul><li><a href="/metrics">Metrics</a></li><li><a href="/-/healthy">Healthy</a></li><li><a href="/-/ready">Ready</a></li></ul>
+{{range .Notes}}<p>{{.}}</p>
+{{end}}<ul><li><a href="/metrics">Metrics</a></li><li><a href="/-/healthy">Healthy</a></li><li><a href="/-/ready">Ready</a></li></ul>
 </body></html>
 `))
 
@@ -80,15 +84,20 @@ func Handler(cfg Config) http.Handler {
 	}))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) { text(w, http.StatusOK, "healthy") })
 	mux.HandleFunc("GET /-/ready", func(w http.ResponseWriter, _ *http.Request) {
-		if err := cfg.Ready(); err != nil {
+		notes, err := cfg.Ready()
+		if err != nil {
 			text(w, http.StatusServiceUnavailable, "not ready: "+err.Error())
 			return
 		}
-		text(w, http.StatusOK, "ready")
+		text(w, http.StatusOK, strings.Join(append([]string{"ready"}, notes...), "\n"))
 	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		data := struct{ Version, Reason string }{Version: cfg.Version}
-		if err := cfg.Ready(); err != nil {
+		data := struct {
+			Version, Reason string
+			Notes           []string
+		}{Version: cfg.Version}
+		notes, err := cfg.Ready()
+		if data.Notes = notes; err != nil {
 			data.Reason = err.Error()
 		}
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")

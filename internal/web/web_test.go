@@ -15,7 +15,7 @@ import (
 	"syncd/internal/web"
 )
 
-func config(ready func() error) web.Config {
+func config(ready func() ([]string, error)) web.Config {
 	reg := prometheus.NewRegistry()
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "syncd_test_total", Help: "For the test."})
 	c.Add(3)
@@ -24,10 +24,11 @@ func config(ready func() error) web.Config {
 }
 
 func TestHandler(t *testing.T) {
-	ready := func() error { return nil }
-	waiting := func() error { return errors.New("the <streams> have not been scheduled yet") }
+	ready := func() ([]string, error) { return nil, nil }
+	noted := func() ([]string, error) { return []string{"account <b> is stopped"}, nil }
+	waiting := func() ([]string, error) { return nil, errors.New("the <streams> have not been scheduled yet") }
 	for name, row := range map[string]struct {
-		ready        func() error
+		ready        func() ([]string, error)
 		method, path string
 		status       int
 		contains     string
@@ -35,6 +36,8 @@ func TestHandler(t *testing.T) {
 		"healthy":             {ready, "GET", "/-/healthy", 200, "healthy"},
 		"healthy, not ready":  {waiting, "GET", "/-/healthy", 200, "healthy"},
 		"ready":               {ready, "GET", "/-/ready", 200, "ready"},
+		"ready, with a note":  {noted, "GET", "/-/ready", 200, "ready\naccount <b> is stopped\n"},
+		"index, with a note":  {noted, "GET", "/", 200, "account &lt;b&gt; is stopped"},
 		"not ready":           {waiting, "GET", "/-/ready", 503, "the <streams> have not been scheduled yet"},
 		"metrics":             {ready, "GET", "/metrics", 200, "syncd_test_total 3"},
 		"index":               {ready, "GET", "/", 200, "syncd &lt;1&gt;"},
@@ -58,7 +61,7 @@ func TestHandler(t *testing.T) {
 }
 
 func TestServeUntilTheContextEnds(t *testing.T) {
-	s, err := web.New(config(func() error { return nil }))
+	s, err := web.New(config(func() ([]string, error) { return nil, nil }))
 	if err != nil {
 		t.Fatal(err)
 	}

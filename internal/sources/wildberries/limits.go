@@ -22,6 +22,13 @@ var (
 	}
 )
 
+// Interval is how far apart the requests of an API group have to be with this
+// token, once its burst is spent.
+func (t Token) Interval(group string) time.Duration {
+	limit, _ := limitFor(group, t.Type)
+	return limit.Interval
+}
+
 // limitFor returns the bucket of an API group for a type of token, and the class
 // of tokens that share it. Test and unknown types get Base limits: contract §4.
 func limitFor(group string, t TokenType) (apiclient.Limit, string) {

@@ -25,6 +25,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -111,12 +112,15 @@ func New(cfg Config) (*Client, error) {
 		} else if c.seller != token.Seller {
 			return nil, fmt.Errorf("account %s: its tokens belong to different sellers, %s and %s: one account is one seller", cfg.Account, c.seller, token.Seller)
 		}
+		c.tokens[group] = token
+		if !slices.ContainsFunc(Streams(), func(s sources.Stream) bool { return s.Group == group && !s.Later }) {
+			continue // no stream of it can be polled yet
+		}
 		limit, class := limitFor(group, token.Type)
 		bucket, err := cfg.Budgets.Bucket(apiclient.Key{Marketplace: Marketplace, Seller: token.Seller, Group: group, Class: class}, cfg.Account, limit, cfg.BudgetShare)
 		if err != nil {
 			return nil, fmt.Errorf("account %s: %w", cfg.Account, err)
 		}
-		c.tokens[group] = token
 		c.groups[group], err = apiclient.New(apiclient.Config{
 			Account: cfg.Account, Marketplace: Marketplace, Budget: group, BaseURL: cfg.Endpoints[group], Token: raw,
 			UserAgent: cfg.UserAgent, Bucket: bucket, Metrics: cfg.Metrics, Transport: cfg.Transport, Grace: cfg.Grace, Classify: classify,
