@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,9 @@ const (
 )
 
 func main() {
+	// net/http prints what a server sends unasked to the standard logger, raw: an
+	// echo of a token would be in the log (contract G9). Nothing else uses it.
+	log.SetOutput(io.Discard)
 	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -70,6 +71,13 @@ func (e *env) once(ctx context.Context, timeout time.Duration) (err error) {
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
 
+	watching, stopWatching := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { a.budgets.Run(watching) })
+	defer func() {
+		stopWatching()
+		watch.Wait()
+	}()
 	deadline := time.Now().Add(timeout)
 	polling, cancel := context.WithDeadlineCause(ctx, deadline, fmt.Errorf("not done within --timeout %s", timeout))
 	defer cancel()

@@ -185,6 +185,7 @@ type app struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	db       *state.DB
+	budgets  *apiclient.Budgets
 	poller   *poller.Poller
 	delivery *delivery.Delivery
 	streams  int // that are polled
@@ -215,7 +216,8 @@ func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...deli
 		log: log, budgets: apiclient.NewBudgets(a.db.Ledger(), log), requests: apiclient.NewMetrics(a.registry),
 		transport: apiclient.NewTransport(), expiry: expiry, grace: grace,
 	}
-	a.registry.MustRegister(d.budgets)
+	a.budgets = d.budgets
+	a.registry.MustRegister(a.budgets)
 
 	streams, err := openStreams(cfg, d)
 	if err != nil {
@@ -334,6 +336,10 @@ func (a *app) serve(ctx context.Context, server *web.Server) error {
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.poller.Run(ctx) })
+	g.Go(func() error {
+		a.budgets.Run(ctx)
+		return nil
+	})
 	g.Go(func() error {
 		a.delivery.Run(ctx)
 		return nil

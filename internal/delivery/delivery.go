@@ -65,7 +65,7 @@ func New(cfg Config) (*Delivery, error) {
 		if err != nil {
 			return nil, err
 		}
-		b := base{Sink: s, db: cfg.DB, log: cfg.Log.With("sink", s.Name), metrics: cfg.Metrics, grace: cfg.Grace, position: known.Position}
+		b := base{Sink: s, db: cfg.DB, log: cfg.Log.With("sink", s.Name), metrics: cfg.Metrics, grace: cfg.Grace, position: known.Position, ahead: known.Ahead}
 		cfg.Metrics.declare(cfg.DB, s.Name)
 		if p, ok := s.Sink.(sink.Parallel); ok {
 			d.workers = append(d.workers, newParallel(b, p))
@@ -124,7 +124,8 @@ type base struct {
 	log      *slog.Logger
 	metrics  *Metrics
 	grace    time.Duration
-	position uint64 // committed: everything up to here is delivered or queued
+	position uint64   // committed: everything up to here is delivered or queued
+	ahead    []uint64 // delivered beyond the position when the last process stopped, ascending
 }
 
 func (b *base) name() string { return b.Name }

@@ -58,7 +58,9 @@ func (o *ordered) drain(ctx context.Context) error {
 	for {
 		n, err := o.step(ctx)
 		if err != nil {
-			o.failed(err)
+			if ctx.Err() == nil {
+				o.failed(err)
+			}
 			return err
 		}
 		if n == 0 {

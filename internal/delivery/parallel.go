@@ -1,10 +1,12 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,10 +154,8 @@ func (p *parallel) land(wg *sync.WaitGroup) {
 	for r := range p.results {
 		p.take(r)
 	}
-	if p.pending() > 0 || p.unsure {
-		if err := p.commit(); err != nil {
-			p.stateFailed(err) // the next start repeats these deliveries
-		}
+	if err := p.commit(); err != nil {
+		p.stateFailed(err) // the next start repeats these deliveries
 	}
 }
 
@@ -241,6 +241,13 @@ func (p *parallel) fill() error {
 // admit decides what to do with a fresh event.
 func (p *parallel) admit(n *entry) error {
 	key := n.event.PartitionKey
+	for len(p.ahead) > 0 && p.ahead[0] < n.event.Sequence {
+		p.ahead = p.ahead[1:]
+	}
+	if len(p.ahead) > 0 && p.ahead[0] == n.event.Sequence {
+		n.done = true
+		return nil
+	}
 	if !p.wants(&n.event) {
 		n.done = true
 		p.metrics.events.WithLabelValues(p.Name, "skipped").Inc()
@@ -280,7 +287,10 @@ func (p *parallel) queue(n *entry, f state.Failed) {
 func (p *parallel) commit() error {
 	p.pending()
 	done := p.window[:p.front]
-	s := state.Settlement{Position: p.position, Delivered: p.acked, Attempts: p.tried}
+	s := state.Settlement{Position: p.position, Delivered: p.acked, Attempts: p.tried, Ahead: p.acknowledgedAhead()}
+	if len(done)+len(p.acked)+len(p.tried)+len(s.Ahead) == 0 && !p.unsure {
+		return nil
+	}
 	for _, n := range done {
 		if n.queued != nil {
 			s.Failed = append(s.Failed, *n.queued)
@@ -310,6 +320,21 @@ func (p *parallel) commit() error {
 		p.release(c)
 	}
 	return nil
+}
+
+// acknowledgedAhead lists what was delivered beyond the position when nothing more
+// is sent, so that a stop in good order repeats nothing. A crash does.
+func (p *parallel) acknowledgedAhead() []uint64 {
+	if !p.landing {
+		return nil
+	}
+	var ahead []uint64
+	for _, n := range p.window[p.front:] {
+		if n.done && n.queued == nil {
+			ahead = append(ahead, n.event.Sequence)
+		}
+	}
+	return ahead
 }
 
 // launch starts deliveries, as many as are allowed.
@@ -451,7 +476,10 @@ func (p *parallel) take(r result) {
 		r.entry.done = true
 		if len(c.waiting) > 0 {
 			p.chains[key] = &chain{waiting: c.waiting[1:]}
-			p.ready = append(p.ready, c.waiting[0])
+			// In the order of the log, or the position would wait until all other
+			// subjects have had their turn.
+			i, _ := slices.BinarySearchFunc(p.ready, c.waiting[0], func(a, b *entry) int { return cmp.Compare(a.event.Sequence, b.event.Sequence) })
+			p.ready = slices.Insert(p.ready, i, c.waiting[0])
 		}
 		return
 	}

@@ -353,6 +353,37 @@ func TestParallelShutdown(t *testing.T) {
 
 // Drain tries every waiting subject once, whatever its time, then the log, and
 // reports what is left.
+// A subject with many events holds up the position for no longer than its own turns
+// take, and a stop in good order repeats nothing that was acknowledged.
+func TestParallelStopRepeatsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 8)
+		v.answer = takes(time.Second, nil)
+		for range 60 {
+			r.log("busy")
+		}
+		for i := range 300 {
+			r.log(fmt.Sprint("other", i))
+		}
+		s := delivery.Sink{Name: "crm", Sink: v, RetryInitial: time.Second, RetryMax: time.Minute}
+		for range 20 {
+			stop := r.start(s)
+			time.Sleep(7500 * time.Millisecond)
+			stop()
+			if len(v.missing()) == 0 {
+				break
+			}
+		}
+		if m := v.missing(); len(m) > 0 || v.total() != 360 {
+			t.Errorf("%d deliveries of 360 events, %d missing", v.total(), len(m))
+		}
+		if r.backlog("crm") != 0 {
+			t.Errorf("%d left", r.backlog("crm"))
+		}
+	})
+}
+
 func TestParallelDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

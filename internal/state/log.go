@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -85,6 +86,7 @@ func (db *DB) Events(after uint64) iter.Seq2[event.Logged, error] {
 type Sink struct {
 	Position   uint64          // the last event that it needs no more, or has in its retry queue
 	Checkpoint json.RawMessage // the sink's own; nil: none yet
+	Ahead      []uint64        // events beyond the position that were delivered
 }
 
 type sinkValue struct {
@@ -93,6 +95,7 @@ type sinkValue struct {
 	Position   uint64          `json:"position"`
 	Since      int64           `json:"since"`
 	Checkpoint json.RawMessage `json:"checkpoint,omitempty"`
+	Ahead      []uint64        `json:"ahead,omitempty"`
 }
 
 // OpenSink returns where a sink stands. One that was never seen before starts
@@ -122,27 +125,30 @@ func (db *DB) OpenSink(name, typ string, fromBeginning bool, now time.Time) (Sin
 	if v.Type != typ {
 		return Sink{}, fmt.Errorf("sink %s was of type %s when it was first used and is now %s: use a new name for the new one", name, v.Type, typ)
 	}
-	return Sink{Position: v.Position, Checkpoint: v.Checkpoint}, nil
+	return Sink{Position: v.Position, Checkpoint: v.Checkpoint, Ahead: v.Ahead}, nil
 }
 
-// advance moves a sink's position, and with it what the sink wants to remember
-// and the events that failed on the way.
-func advance(tx *bolt.Tx, name string, position uint64, checkpoint []byte, failed []Failed) error {
+// advance moves a sink's position, and with it what the sink wants to remember,
+// the events that failed on the way and those that were delivered beyond it.
+func advance(tx *bolt.Tx, name string, s Settlement) error {
 	var v sinkValue
 	sinks := tx.Bucket(bucketSinks)
 	if found, err := getJSON(sinks, []byte(name), &v); err != nil || !found {
 		return errOr(err, "it is not in the state")
 	}
-	v.Position = max(v.Position, position)
-	if checkpoint != nil {
-		v.Checkpoint = checkpoint
+	v.Position = max(v.Position, s.Position)
+	v.Ahead = append(v.Ahead, s.Ahead...)
+	slices.Sort(v.Ahead)
+	v.Ahead = slices.DeleteFunc(slices.Compact(v.Ahead), func(seq uint64) bool { return seq <= v.Position })
+	if s.Checkpoint != nil {
+		v.Checkpoint = s.Checkpoint
 	}
-	if len(failed) > 0 {
+	if len(s.Failed) > 0 {
 		q, err := openQueue(tx, name)
 		if err != nil {
 			return err
 		}
-		for _, f := range failed {
+		for _, f := range s.Failed {
 			if err := q.enqueue(f); err != nil {
 				return err
 			}

@@ -221,6 +221,7 @@ type Settlement struct {
 	Failed     []Failed        // join the queue, in the order of the log
 	Delivered  []Failed        // heads that leave the queue; the next event of each subject is due at once
 	Attempts   []Failed        // heads that were tried in vain
+	Ahead      []uint64        // events beyond Position that were delivered
 }
 
 // Settle commits a group of outcomes at once: no event is ever neither behind the
@@ -229,7 +230,7 @@ type Settlement struct {
 // its events was sent in between.
 func (db *DB) Settle(sink string, now time.Time, s Settlement) error {
 	err := db.update(func(tx *bolt.Tx) error {
-		if err := advance(tx, sink, s.Position, s.Checkpoint, s.Failed); err != nil {
+		if err := advance(tx, sink, s); err != nil {
 			return err
 		}
 		if len(s.Delivered)+len(s.Attempts) == 0 {

@@ -37,7 +37,7 @@
 //	events
 //	  <sequence>  the event, exactly the line that every sink sends
 //	sinks
-//	  <sink>      {"v":1,"type","position","since","checkpoint"}
+//	  <sink>      {"v":1,"type","position","since","checkpoint","ahead"}
 //	retries
 //	  <sink>
 //	    heads

@@ -134,7 +134,11 @@ func newBucket(key string, limit Limit, share float64, ledger Ledger, log *slog.
 		b.levelLocked(b.notBefore, 0)
 	}
 	if d := time.UnixMilli(s.NotBefore).Sub(now); s.NotBefore != 0 && d > 0 {
+		if d > 2*maxRetryAfter { // nobody can have said so: the clock was set back since
+			d = max(time.Minute, b.pause)
+		}
 		b.coolLocked(now.Add(max(d, b.waitLocked(now, 0))))
+		log.Warn("still cooling down: somebody else spends this seller's budget", "budget", key, "for", time.Until(b.notBefore).Round(time.Second))
 	}
 	return b, nil
 }
@@ -311,7 +315,8 @@ func (b *Bucket) saveLocked(full time.Time) error {
 		s.FullAt = full.UnixMilli() + 1
 	}
 	if b.cooling {
-		s.NotBefore = b.notBefore.UnixMilli() + 1
+		// By today's wall clock, which may have been set since notBefore was.
+		s.NotBefore = time.Now().Add(time.Until(b.notBefore)).UnixMilli() + 1
 	}
 	raw, err := json.Marshal(s)
 	if err == nil {
@@ -404,6 +409,19 @@ func (b *Bucket) throttledLocked(g *Grant, now time.Time, retry time.Duration) {
 	if err := b.saveLocked(until.Add(time.Duration(b.usable-1) * b.pause)); err != nil {
 		b.log.Error("the cool-down could not be saved: a restart would ask too early", "budget", b.key, "err", err)
 	}
+}
+
+// saveAnew saves what the next process must know by the wall clock of now.
+func (b *Bucket) saveAnew() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if !b.kept || !b.slowLocked() && !now.Before(b.notBefore) {
+		return nil
+	}
+	at := later(now, b.notBefore)
+	missing := max(float64(b.usable)-b.limiter.TokensAt(at), 0)
+	return b.saveLocked(now.Add(at.Sub(now) + time.Duration(missing*float64(b.pause))))
 }
 
 func (b *Bucket) wakeLocked() {

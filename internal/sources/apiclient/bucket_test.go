@@ -387,3 +387,56 @@ func TestReloadedAccountIsShownOnce(t *testing.T) {
 		t.Errorf("gathered %v, %v; expected two gauges", got, err)
 	}
 }
+
+// TestCooldownsOfAWrongClock: a time that nobody can have said was saved by a clock
+// that ran ahead. It must not shut the bucket for years.
+func TestCooldownsOfAWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, limit := range []apiclient.Limit{chat, hourly} {
+			l := newLedger()
+			saved := fmt.Sprintf(`{"v":1,"full_at":%[1]d,"not_before":%[1]d}`, time.Now().AddDate(5, 0, 0).UnixMilli())
+			if err := l.Save(key.String(), []byte(saved)); err != nil {
+				t.Fatal(err)
+			}
+			p := start(t, l, limit, 1)
+			if d := next(t, p); d < limit.Interval || d > limit.Interval*11/10+2*time.Minute {
+				t.Errorf("%+v: the next request is %s away", limit, d)
+			}
+		}
+	})
+}
+
+// TestBudgetsAreSavedAtTheEnd: the watch over the clock saves what has to outlive
+// the process, and a restart after it waits as long as one without.
+func TestBudgetsAreSavedAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLedger()
+		budgets := apiclient.NewBudgets(l, slog.New(slog.DiscardHandler))
+		b, err := budgets.Bucket(key, "a", hourly, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := b.Acquire(t.Context(), apiclient.PriorityNews)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.Answered(apiclient.Answer{Remaining: 0})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			budgets.Run(ctx)
+			close(done)
+		}()
+		time.Sleep(10 * time.Minute)
+		before := l.count()
+		stop()
+		<-done
+		if n := l.count() - before; n != 1 {
+			t.Errorf("%d saves at the end", n)
+		}
+		p := start(t, l, hourly, 1)
+		if d, want := next(t, p), 62*time.Minute-48*time.Second+2*time.Second-10*time.Minute; !near(d, want, 10*time.Second) {
+			t.Errorf("after a restart the next request is %s away, want %s", d, want)
+		}
+	})
+}

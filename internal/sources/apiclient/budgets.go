@@ -2,8 +2,10 @@ package apiclient
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -67,6 +69,48 @@ func (b *Budgets) Bucket(key Key, account string, limit Limit, share float64) (*
 	b.users = slices.DeleteFunc(b.users, func(u user) bool { return u.account == account && u.budget == key.Group })
 	b.users = append(b.users, user{account, key.Group, bucket})
 	return bucket, nil
+}
+
+// watchEvery is how often Run looks at the clocks, and jump how far they have to
+// part to matter.
+const (
+	watchEvery = time.Second
+	jump       = time.Second
+)
+
+// Run watches the wall clock until ctx ends. What is saved speaks of it, so when
+// it is set (by NTP after a boot, by hand) every bucket that has to outlive the
+// process is saved anew, and once more at the end.
+func (b *Budgets) Run(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	start, parted := time.Now(), time.Duration(0)
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+		now := time.Now()
+		// Round(0) strips the monotonic reading.
+		if d := now.Round(0).Sub(start.Round(0)) - now.Sub(start); ctx.Err() != nil || (d-parted).Abs() > jump {
+			if ctx.Err() == nil {
+				b.log.Warn("the machine's clock was set", "by", (d - parted).Round(time.Millisecond))
+			}
+			parted = d
+			b.saveAnew()
+		}
+	}
+}
+
+func (b *Budgets) saveAnew() {
+	b.mu.Lock()
+	buckets := slices.Collect(maps.Values(b.buckets))
+	b.mu.Unlock()
+	for _, bucket := range buckets {
+		if err := bucket.saveAnew(); err != nil {
+			b.log.Error("a budget could not be saved: a restart might ask too early", "budget", bucket.key, "err", err)
+		}
+	}
 }
 
 // Describe implements prometheus.Collector.

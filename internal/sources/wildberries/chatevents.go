@@ -130,9 +130,6 @@ func (c *eventsCursor) after(p eventsPage) (done bool, note string) {
 			c.Whole, c.WholeAt = r.First, p.present
 		}
 		r.Next = r.Seen
-		if c.Inclusive {
-			r.Next++
-		}
 	case r.Next == r.Seen:
 		r.Next++ // it repeated what was asked from, so `next` is inclusive
 	default:
