@@ -68,6 +68,10 @@ func New(cfg Config) (*Delivery, error) {
 		b := base{Sink: s, db: cfg.DB, log: cfg.Log.With("sink", s.Name), metrics: cfg.Metrics, grace: cfg.Grace, position: known.Position, ahead: known.Ahead}
 		cfg.Metrics.declare(cfg.DB, s.Name)
 		if p, ok := s.Sink.(sink.Parallel); ok {
+			now := time.Now()
+			if err := cfg.DB.PullRetries(s.Name, now, now.Add(max(b.RetryMax, holdMax))); err != nil {
+				return nil, err
+			}
 			d.workers = append(d.workers, newParallel(b, p))
 		} else {
 			d.workers = append(d.workers, newOrdered(b))

@@ -189,6 +189,54 @@ func TestStart(t *testing.T) {
 	}
 }
 
+// behind is a marketplace whose clock is behind ours, or ours ahead.
+type behind struct {
+	*fake
+	by time.Duration
+}
+
+func (b behind) Fetch(ctx context.Context, q sources.Query) (sources.Page, error) {
+	page, err := b.fake.Fetch(ctx, q)
+	page.Date = time.Now().Add(-b.by).Truncate(time.Second)
+	return page, err
+}
+
+// Our clock is ahead at the first poll: what the marketplace then dates before our
+// time is new all the same, also after a restart and when the first commits fail.
+func TestStartByTheirClock(t *testing.T) {
+	for _, by := range []time.Duration{0, 10 * time.Second, 2 * time.Hour} {
+		for _, fails := range []int{0, 2} {
+			t.Run(fmt.Sprintf("%s, %d failures", by, fails), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					time.Sleep(500 * time.Millisecond)
+					r, f := newRig(t), newFake(t, "old")
+					r.fault = func(n int, commit func() error) error {
+						if n >= 2 && n < 2+fails { // after the account and the stream
+							return errors.New("disk full")
+						}
+						return commit()
+					}
+					s := stream("questions", f, "@every 5s")
+					s.Source, s.Start = behind{f, by}, nil
+					stop := r.start(s)
+					time.Sleep(time.Minute)
+					f.add("new-1")
+					f.items[1].Created = time.Now().Add(-by)
+					time.Sleep(time.Minute)
+					stop()
+					r.reopen()
+					f.add("new-2")
+					f.items[2].Created = time.Now().Add(-by)
+					stop = r.start(s)
+					time.Sleep(time.Minute)
+					stop()
+					r.wantEmitted("new-1", "new-2")
+				})
+			})
+		}
+	}
+}
+
 // A staged walk is a first walk too: what comes after it is no history, and items
 // without a time are news.
 func TestStagedStream(t *testing.T) {

@@ -207,6 +207,8 @@ func (w *worker) commit(stamp uint64, page sources.Page) error {
 	p.Staged, p.Final = page.Staged, page.Staged && page.Done
 	p.Keep = w.unsaved >= keepEvery
 	p.Walked = page.Done && !page.Staged && !w.known.Walked // a staged walk is complete with its last item
+	before := w.known
+	p.Start = w.startByTheirClock(page.Date)
 	odd := page.Undecodable
 	for _, it := range page.Items {
 		kept, err := w.item(it)
@@ -218,6 +220,7 @@ func (w *worker) commit(stamp uint64, page sources.Page) error {
 	}
 	out, err := w.p.db.CommitPage(p)
 	if err != nil {
+		w.known = before
 		return err
 	}
 	w.cursor = page.Cursor
@@ -233,6 +236,20 @@ func (w *worker) commit(stamp uint64, page sources.Page) error {
 		return w.finishStaged()
 	}
 	return nil
+}
+
+// startByTheirClock corrects what `start: now` means, with the first page of a
+// stream: items carry the marketplace's times, and where our clock is ahead of
+// them, new ones would count as old. Zero: nothing to correct.
+func (w *worker) startByTheirClock(date time.Time) time.Time {
+	first := w.cursor == nil && !w.known.Walked
+	// Date is cut to the second.
+	if w.Start != nil || !first || date.IsZero() || !date.Add(time.Second).Before(w.known.Start) {
+		return time.Time{}
+	}
+	w.log.Warn("the machine's clock is ahead of the marketplace's: set it by NTP", "by", w.known.Start.Sub(date).Round(time.Second))
+	w.known.Start, w.known.Began = date, date
+	return date
 }
 
 func (w *worker) statePage(stamp uint64, now time.Time) state.Page {

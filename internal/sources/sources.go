@@ -52,6 +52,9 @@ type Page struct {
 	// an earlier process began does not show what appeared since.
 	Began time.Time
 
+	// Date is the marketplace's clock when it answered; zero if it did not say.
+	Date time.Time
+
 	// Staged says that the order of the items is known only when the walk is
 	// done: they are kept aside durably, and committed in order of their time
 	// after the last page.

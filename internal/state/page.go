@@ -36,10 +36,11 @@ type Page struct {
 	Now         time.Time // recordedtime of the events
 	Items       []Item
 	Cursor      []byte
-	Keep        bool // save the cursor even where no item is new or changed
-	Walked      bool // with this page, or with the last staged item, the first walk is complete
-	Staged      bool // keep the items aside until Final
-	Final       bool // with Staged: the walk is complete, CommitStaged may begin
+	Keep        bool      // save the cursor even where no item is new or changed
+	Walked      bool      // with this page, or with the last staged item, the first walk is complete
+	Start       time.Time // if set: what is old is decided anew, by the marketplace's clock
+	Staged      bool      // keep the items aside until Final
+	Final       bool      // with Staged: the walk is complete, CommitStaged may begin
 
 	// Rules names the rules of the fingerprints; Refingerprint applies them to a
 	// body that was recorded under others.
@@ -87,7 +88,7 @@ type record struct {
 // A crash before the commit leaves the cursor where it was, and the page is read
 // again; a crash after it leaves all of it done. There is nothing in between.
 func (db *DB) CommitPage(p Page) (Outcome, error) {
-	if !p.Keep && !p.Walked && !p.Staged {
+	if !p.Keep && !p.Walked && !p.Staged && p.Start.IsZero() {
 		out, err := db.unchanged(p)
 		if err != nil || out.Actions != nil {
 			return out, err
@@ -110,10 +111,8 @@ func (db *DB) CommitPage(p Page) (Outcome, error) {
 		if err != nil {
 			return err
 		}
-		if p.Walked {
-			if err := setWalked(b); err != nil {
-				return err
-			}
+		if err := settle(b, p); err != nil {
+			return err
 		}
 		if p.Staged && p.Final {
 			return nil // the cursor takes effect with the last staged item
@@ -385,10 +384,8 @@ func (db *DB) CommitStaged(p Page, limit int) (out Outcome, done bool, err error
 			if err := streams.Put([]byte(cursorPrefix+p.Walk), bytes.Clone(b.Get(keyFinal))); err != nil {
 				return err
 			}
-			if p.Walked {
-				if err := setWalked(streams); err != nil {
-					return err
-				}
+			if err := settle(streams, p); err != nil {
+				return err
 			}
 			return nested(tx, bucketStaged, p.Stream.Account, p.Stream.Stream).DeleteBucket([]byte(p.Walk))
 		}

@@ -197,6 +197,43 @@ func (db *DB) Head(sink, key string) (Failed, bool, error) {
 	return h.failed(key), found, err
 }
 
+// PullRetries makes those heads of a sink's retry queue due at now whose next time
+// is after latest: nobody can have asked for that, so a clock that was wrong did.
+func (db *DB) PullRetries(sink string, now, latest time.Time) error {
+	var far []string
+	err := db.bolt.View(func(tx *bolt.Tx) error {
+		due := nested(tx, bucketRetries, sink, string(bucketDue))
+		if due == nil {
+			return nil
+		}
+		c := due.Cursor()
+		for k, _ := c.Last(); k != nil && binary.BigEndian.Uint64(k) > uint64(latest.UnixMilli()); k, _ = c.Prev() {
+			far = append(far, string(k[8:]))
+		}
+		return nil
+	})
+	if err != nil || len(far) == 0 {
+		return err
+	}
+	return db.update(func(tx *bolt.Tx) error {
+		q, err := openQueue(tx, sink)
+		if err != nil {
+			return err
+		}
+		for _, key := range far {
+			var h head
+			if found, err := getJSON(q.heads, []byte(key), &h); err != nil || !found {
+				return errOr(err, fmt.Sprintf("retry queue of %s: %s is due and has no head", sink, key))
+			}
+			h.Next = now.UnixMilli()
+			if err := q.putHead(key, h); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // RecordAttempt makes the attempts, error and next time of heads durable. Called
 // before the requests are sent, it makes a crash during them cost the wait until
 // Next instead of a hot loop. An event that is no head any more is passed over.

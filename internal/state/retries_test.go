@@ -170,6 +170,37 @@ func TestBacklog(t *testing.T) {
 	}
 }
 
+// A next time that only a wrong clock can have set is pulled to now; others stay.
+func TestPullRetries(t *testing.T) {
+	f := open(t)
+	logOf(t, f.DB, "a", "b", "c")
+	_, _ = f.DB.OpenSink("crm", "webhook", true, day)
+	if err := f.DB.PullRetries("crm", day, day); err != nil {
+		t.Fatal("a queue that was never used:", err)
+	}
+	failed := []state.Failed{
+		{Seq: 1, Key: "shop-a/a", Next: day.AddDate(5, 0, 0), Attempts: 3},
+		{Seq: 2, Key: "shop-a/b", Next: day.Add(time.Hour)},
+		{Seq: 3, Key: "shop-a/c", Next: day.AddDate(1, 0, 0)},
+	}
+	if err := f.DB.Settle("crm", day, state.Settlement{Position: 3, Failed: failed}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.DB.PullRetries("crm", day, day.Add(24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	checkState(t, f.DB)
+	for key, want := range map[string]time.Time{"shop-a/a": day, "shop-a/b": day.Add(time.Hour), "shop-a/c": day} {
+		if h, ok, err := f.DB.Head("crm", key); err != nil || !ok || !h.Next.Equal(want) {
+			t.Errorf("%s is due at %s, want %s (%v)", key, h.Next, want, err)
+		}
+	}
+	n := f.n
+	if err := f.DB.PullRetries("crm", day, day.Add(24*time.Hour)); err != nil || f.n != n {
+		t.Errorf("nothing to do, and %d commits, %v", f.n-n, err)
+	}
+}
+
 // An attempt that comes back for an event which is no head any more must not
 // raise it from the dead.
 func TestAttemptAfterAcknowledge(t *testing.T) {

@@ -128,13 +128,19 @@ func (db *DB) OpenStream(id StreamID, start *time.Time, began time.Time) (Stream
 	return out, nil
 }
 
-// setWalked marks the first walk of a stream complete.
-func setWalked(b *bolt.Bucket) error {
+// settle keeps what a page decides about its stream.
+func settle(b *bolt.Bucket, p Page) error {
 	var s stream
+	if !p.Walked && p.Start.IsZero() {
+		return nil
+	}
 	if found, err := getJSON(b, keyMeta, &s); err != nil || !found {
 		return err
 	}
-	s.Walked = true
+	s.Walked = s.Walked || p.Walked
+	if !p.Start.IsZero() {
+		s.Start, s.Began = p.Start.UnixMilli(), p.Start.UnixMilli()
+	}
 	return putJSON(b, keyMeta, s)
 }
 

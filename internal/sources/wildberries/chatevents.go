@@ -197,7 +197,7 @@ func (c *Client) chatEvents(ctx context.Context, q sources.Query) (sources.Page,
 	// The cursor never passes the present, or one event from the future would hide
 	// all that come after it. The header Date is cut to the second.
 	p := eventsPage{n: len(events), present: now.UnixMilli() + 999, overlap: q.Overlap.Milliseconds()}
-	page := sources.Page{Began: time.UnixMilli(cur.Run.Asked)}
+	page := sources.Page{Began: time.UnixMilli(cur.Run.Asked), Date: resp.Date}
 	for _, raw := range events {
 		item, err := decodeEvent(raw, now)
 		if err != nil {

@@ -232,7 +232,7 @@ func (c *Client) questions(ctx context.Context, q sources.Query) (sources.Page, 
 		return sources.Page{}, api.Unreadable(pathQuestions, errors.New("the answer's questions are no list"))
 	}
 	now := clock(q.Now, resp.Date)
-	page := sources.Page{Began: time.UnixMilli(cur.Run.Asked)}
+	page := sources.Page{Began: time.UnixMilli(cur.Run.Asked), Date: resp.Date}
 	p := seen{asked: take, got: len(questions), ordered: true, now: now.Unix(), depth: c.depth, overlap: int64(q.Overlap / time.Second)}
 	for _, raw := range questions {
 		item, err := decodeQuestion(raw, now)
