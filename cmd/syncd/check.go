@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -59,7 +60,7 @@ func (e *env) check() error {
 			case s.File != nil:
 				to = s.File.Path
 			case s.Webhook != nil:
-				to = s.Webhook.URL
+				to = withoutPath(s.Webhook.URL)
 			}
 			fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, s.Type, to)
 		}
@@ -104,6 +105,15 @@ func surroundings(cfg *config.Config, polled int) []string {
 		}
 	}
 	return out
+}
+
+// withoutPath cuts a URL behind its host: what follows may be a password.
+func withoutPath(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "a URL"
+	}
+	return u.Scheme + "://" + u.Host
 }
 
 // streamNote says what is known of a stream without a request.

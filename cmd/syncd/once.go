@@ -139,10 +139,13 @@ func (e *env) reportOnce(a *app, unpolled []poller.Left, undelivered []delivery.
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if len(unpolled)+len(undelivered) == 0 {
+	if len(a.stopped)+len(unpolled)+len(undelivered) == 0 {
 		return nil
 	}
 	fmt.Fprintln(out, "\nLeft:")
+	for _, err := range a.stopped {
+		fmt.Fprintf(out, "  %v\n", err)
+	}
 	for _, l := range unpolled {
 		fmt.Fprintf(out, "  stream %s: %v\n", l.Stream, l.Err)
 	}

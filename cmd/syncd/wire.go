@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -188,7 +189,8 @@ type app struct {
 	budgets  *apiclient.Budgets
 	poller   *poller.Poller
 	delivery *delivery.Delivery
-	streams  int // that are polled
+	streams  int     // that are polled
+	stopped  []error // accounts that cannot be polled, and why
 	sinks    []sink.Sink
 }
 
@@ -219,15 +221,16 @@ func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...deli
 	a.budgets = d.budgets
 	a.registry.MustRegister(a.budgets)
 
-	streams, err := openStreams(cfg, d)
-	if err != nil {
-		return nil, err
-	}
+	streams, stopped := openStreams(cfg, d)
+	a.stopped = stopped
 	if a.streams = len(streams); a.streams == 0 {
 		log.Warn("no stream is polled: every one is off, or no token has its category")
 	}
 	a.poller, err = poller.New(poller.Config{DB: a.db, Log: log, Metrics: poller.NewMetrics(a.registry), Streams: streams})
 	if err != nil {
+		return nil, err
+	}
+	if err := a.warnOfLeftSinks(); err != nil {
 		return nil, err
 	}
 	sinks, err := a.openSinks(stdout)
@@ -242,15 +245,17 @@ func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...deli
 }
 
 // openStreams opens the sources of all accounts and lists the streams that they
-// can poll. What a token does not open is left out with a word.
-func openStreams(cfg *config.Config, d deps) ([]poller.Stream, error) {
-	var out []poller.Stream
+// can poll. What a token does not open is left out with a word, and so is an
+// account that cannot be opened: the others go on.
+func openStreams(cfg *config.Config, d deps) (out []poller.Stream, stopped []error) {
 	for _, account := range cfg.Accounts {
 		i := slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == account.Marketplace })
 		m := marketplaces[i] // config knows no others
 		source, err := m.open(d, account)
 		if err != nil {
-			return nil, err
+			d.log.Error("account stopped", "account", account.Name, "err", err)
+			stopped = append(stopped, err)
+			continue
 		}
 		start := startOf(account.Start)
 		for _, s := range account.Streams {
@@ -269,7 +274,7 @@ func openStreams(cfg *config.Config, d deps) ([]poller.Stream, error) {
 			})
 		}
 	}
-	return out, nil
+	return out, stopped
 }
 
 // startOf is what poller.Stream.Start says: nil is the account's first poll, zero
@@ -278,6 +283,28 @@ func startOf(s config.Start) *time.Time {
 	switch s.Kind {
 	case config.StartBeginning, config.StartAt:
 		return &s.Time
+	}
+	return nil
+}
+
+// warnOfLeftSinks tells of sinks that are no longer configured and hold events all
+// the same: without dead letters there is nowhere else for them to go, and the
+// state file grows.
+func (a *app) warnOfLeftSinks() error {
+	names, err := a.db.Sinks()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if slices.ContainsFunc(a.cfg.Sinks, func(s config.Sink) bool { return s.Name == name }) {
+			continue
+		}
+		backlog, err := a.db.Backlog(name)
+		if err != nil {
+			return err
+		}
+		a.log.Warn("a sink that is no longer configured keeps its events from being deleted: configure it again until it has them",
+			"sink", name, "waiting", backlog.Events)
 	}
 	return nil
 }
@@ -393,7 +420,7 @@ func (a *app) ready() (notes []string, err error) {
 	if !a.poller.Scheduled() {
 		return nil, errors.New("the streams have not been scheduled yet")
 	}
-	for _, err := range a.poller.Stopped() {
+	for _, err := range slices.Concat(a.stopped, slices.Collect(maps.Values(a.poller.Stopped()))) {
 		notes = append(notes, "stopped: "+err.Error())
 	}
 	slices.Sort(notes)

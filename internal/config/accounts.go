@@ -90,7 +90,7 @@ func (l *loader) schedules(e *accountEntry) {
 }
 
 func streamSettings(s Stream, e *streamEntry) StreamSettings {
-	settings := StreamSettings{Name: s.Name, Enabled: !s.Off, Schedule: s.Schedule, DefaultSchedule: true, Overlap: s.Overlap}
+	settings := StreamSettings{Name: s.Name, Enabled: !s.Off, Schedule: s.Schedule, Overlap: s.Overlap}
 	if e == nil {
 		return settings
 	}
@@ -98,7 +98,7 @@ func streamSettings(s Stream, e *streamEntry) StreamSettings {
 		settings.Enabled = bool(e.Enabled.val)
 	}
 	if e.Schedule.ok {
-		settings.Schedule, settings.DefaultSchedule = string(e.Schedule.val), false
+		settings.Schedule = string(e.Schedule.val)
 	}
 	if e.Overlap.ok {
 		settings.Overlap = time.Duration(e.Overlap.val)

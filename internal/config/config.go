@@ -76,8 +76,6 @@ type StreamSettings struct {
 	Enabled bool
 	// Schedule has passed Catalog.CheckSchedule, unless it is the default.
 	Schedule string
-	// DefaultSchedule says that the operator chose none, so that it may stretch where the budget does not allow it.
-	DefaultSchedule bool
 	// Overlap is 0 or more.
 	Overlap time.Duration
 }

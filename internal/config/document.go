@@ -103,8 +103,8 @@ type tokenEntry struct {
 type streamEntry struct {
 	// Whether the stream is polled. Default: true for nearly every stream.
 	Enabled opt[flag] `key:"enabled"`
-	// When to poll: a cron expression with five fields, with six (the first is seconds), or `@every 15s`; UTC. A default
-	// schedule stretches by itself where the request limits are too tight for it, one that is set here does not.
+	// When to poll: a cron expression with five fields, with six (the first is seconds), or `@every 15s`; UTC. Where the
+	// request limits are too tight for it, a poll waits for them.
 	Schedule opt[text] `key:"schedule"`
 	// How far behind the newest item seen each poll looks again for items that appear late. A duration, 0 or more.
 	Overlap opt[duration] `key:"overlap"`

@@ -73,7 +73,7 @@ func TestLoad(t *testing.T) {
 				"returns":   "https://returns-api.wildberries.ru",
 			},
 			Streams: []config.StreamSettings{
-				{Name: "chat_events", Enabled: true, Schedule: "@every 5s", DefaultSchedule: true, Overlap: time.Minute},
+				{Name: "chat_events", Enabled: true, Schedule: "@every 5s", Overlap: time.Minute},
 				{Name: "questions", Enabled: true, Schedule: "*/5 * * * *", Overlap: 24 * time.Hour},
 			},
 		},
@@ -398,9 +398,6 @@ func TestExample(t *testing.T) {
 		c.Files = nil
 		for i := range c.Accounts {
 			c.Accounts[i].Tokens = nil
-			for j := range c.Accounts[i].Streams {
-				c.Accounts[i].Streams[j].DefaultSchedule = false
-			}
 		}
 		c.Sinks[1].Webhook.Secrets = nil
 	}

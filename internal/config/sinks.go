@@ -114,8 +114,8 @@ func (l *loader) headers(t *table[opt[headerValue]]) map[string]string {
 // ownHeaders are set by syncd or by the HTTP client, besides all that begin as ownPrefixes do.
 var (
 	ownHeaders = []string{
-		"connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "proxy-connection",
-		"te", "trailer", "transfer-encoding", "upgrade",
+		"connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "proxy-authorization",
+		"proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
 	}
 	ownPrefixes = []string{"webhook-", "syncd-"}
 )

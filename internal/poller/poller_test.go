@@ -206,9 +206,11 @@ func (b behind) Fetch(ctx context.Context, q sources.Query) (sources.Page, error
 func TestStartByTheirClock(t *testing.T) {
 	for _, by := range []time.Duration{0, 10 * time.Second, 2 * time.Hour} {
 		for _, fails := range []int{0, 2} {
+			outage := time.Duration(fails) * 10 * time.Minute
 			t.Run(fmt.Sprintf("%s, %d failures", by, fails), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					time.Sleep(500 * time.Millisecond)
+					begin := time.Now()
 					r, f := newRig(t), newFake(t, "old")
 					r.fault = func(n int, commit func() error) error {
 						if n >= 2 && n < 2+fails { // after the account and the stream
@@ -218,15 +220,26 @@ func TestStartByTheirClock(t *testing.T) {
 					}
 					s := stream("questions", f, "@every 5s")
 					s.Source, s.Start = behind{f, by}, nil
+					f.fail = func(int) error { // down at first: what comes meanwhile is new
+						if time.Since(begin) < outage {
+							return failing(sources.Temporary, sources.ScopeRequest, 503)
+						}
+						return nil
+					}
 					stop := r.start(s)
 					time.Sleep(time.Minute)
+					created := func(i int) {
+						f.mu.Lock()
+						f.items[i].Created = time.Now().Add(-by)
+						f.mu.Unlock()
+					}
 					f.add("new-1")
-					f.items[1].Created = time.Now().Add(-by)
-					time.Sleep(time.Minute)
+					created(1)
+					time.Sleep(time.Minute + outage)
 					stop()
 					r.reopen()
 					f.add("new-2")
-					f.items[2].Created = time.Now().Add(-by)
+					created(2)
 					stop = r.start(s)
 					time.Sleep(time.Minute)
 					stop()

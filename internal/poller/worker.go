@@ -208,7 +208,7 @@ func (w *worker) commit(stamp uint64, page sources.Page) error {
 	p.Keep = w.unsaved >= keepEvery
 	p.Walked = page.Done && !page.Staged && !w.known.Walked // a staged walk is complete with its last item
 	before := w.known
-	p.Start = w.startByTheirClock(page.Date)
+	p.Start = w.startByTheirClock(now, page.Date)
 	odd := page.Undecodable
 	for _, it := range page.Items {
 		kept, err := w.item(it)
@@ -238,18 +238,24 @@ func (w *worker) commit(stamp uint64, page sources.Page) error {
 	return nil
 }
 
+// maxSkew is how far our clock can be ahead; a Date further back is nonsense.
+const maxSkew = 366 * 24 * time.Hour
+
 // startByTheirClock corrects what `start: now` means, with the first page of a
 // stream: items carry the marketplace's times, and where our clock is ahead of
 // them, new ones would count as old. Zero: nothing to correct.
-func (w *worker) startByTheirClock(date time.Time) time.Time {
+func (w *worker) startByTheirClock(now, date time.Time) time.Time {
 	first := w.cursor == nil && !w.known.Walked
-	// Date is cut to the second.
-	if w.Start != nil || !first || date.IsZero() || !date.Add(time.Second).Before(w.known.Start) {
+	// Date is cut to the second, and was set when the answer left.
+	skew := now.Sub(date)
+	if w.Start != nil || !first || date.IsZero() || skew < 5*time.Second || skew > maxSkew {
 		return time.Time{}
 	}
-	w.log.Warn("the machine's clock is ahead of the marketplace's: set it by NTP", "by", w.known.Start.Sub(date).Round(time.Second))
-	w.known.Start, w.known.Began = date, date
-	return date
+	w.log.Warn("the machine's clock is ahead of the marketplace's: set it by NTP", "by", skew.Round(time.Second))
+	// The moment of the first poll, which may be long ago, by their clock.
+	start := w.known.Start.Add(-skew)
+	w.known.Start, w.known.Began = start, start
+	return start
 }
 
 func (w *worker) statePage(stamp uint64, now time.Time) state.Page {

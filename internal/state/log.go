@@ -164,6 +164,18 @@ func errOr(err error, text string) error {
 	return errors.New(text)
 }
 
+// Sinks returns the names of all sinks that were ever used, in order.
+func (db *DB) Sinks() ([]string, error) {
+	var names []string
+	err := db.bolt.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketSinks).ForEach(func(k, _ []byte) error {
+			names = append(names, string(k))
+			return nil
+		})
+	})
+	return names, err
+}
+
 // Backlog is what a sink has still to deliver.
 type Backlog struct {
 	Events int       // in the log behind its position, and in its retry queue

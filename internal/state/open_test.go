@@ -32,6 +32,23 @@ var migrationTests = []func(t *testing.T){
 	},
 }
 
+// Nothing but the file is left of its creation, and it is the owner's alone.
+func TestCreate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "syncd.db")
+	db, err := state.Open(state.Config{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	if fi, err := entries[0].Info(); err != nil || fi.Mode() != 0o600 {
+		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+}
+
 func TestMigrations(t *testing.T) {
 	if len(migrationTests) != state.Migrations() {
 		t.Fatalf("%d migrations and %d tests of them", state.Migrations(), len(migrationTests))

@@ -117,6 +117,9 @@ func Open(cfg Config) (*DB, error) {
 	if dir := filepath.Dir(cfg.Path); !isDir(dir) {
 		return nil, fmt.Errorf("state file %s: its directory %s does not exist: create it, or set state.path", cfg.Path, dir)
 	}
+	if err := create(cfg.Path); err != nil {
+		return nil, fmt.Errorf("create the state file %s: %w", cfg.Path, err)
+	}
 	b, err := bolt.Open(cfg.Path, 0o600, &bolt.Options{
 		Timeout: cfg.LockTimeout,
 		// The free list is rebuilt at open instead of being written with each

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"os"
+	"path/filepath"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // errTruncated says that a bbolt file is shorter than its last commit left it.
@@ -19,11 +23,13 @@ func openWhole(name string, flag int, mode os.FileMode) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// In this order: a file that another process has open only grows.
+	want := usedBytes(f)
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	if want := usedBytes(f); fi.Size() < want {
+	if fi.Size() < want {
 		return nil, errors.Join(fmt.Errorf("%w: it has %d of at least %d bytes", errTruncated, fi.Size(), want), f.Close())
 	}
 	return f, nil
@@ -56,4 +62,43 @@ func usedBytes(f *os.File) int64 {
 		}
 	}
 	return int64(used)
+}
+
+// create makes an empty state file where there is none. It is made whole under
+// another name first: a full disk or a crash on the way leaves no file that a
+// later start would have to take for a damaged one.
+func create(path string) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil // there, or bbolt will say what is wrong with it
+	}
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, filepath.Base(path)+".new-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // it has its own name by then, or never will
+	if err := f.Close(); err != nil {
+		return err
+	}
+	b, err := bolt.Open(f.Name(), 0o600, nil)
+	if err != nil {
+		return err
+	}
+	if err := b.Close(); err != nil {
+		return err
+	}
+	// A link, unlike a rename, replaces nothing: another process may have been
+	// faster, and may be using its file.
+	if err := os.Link(f.Name(), path); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil { // a file system without links
+		if err := os.Rename(f.Name(), path); err != nil {
+			return err
+		}
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

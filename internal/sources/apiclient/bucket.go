@@ -143,13 +143,16 @@ func newBucket(key string, limit Limit, share float64, ledger Ledger, log *slog.
 	return b, nil
 }
 
+// maxPause bounds what a tiny share makes of an interval.
+const maxPause = 30 * 24 * time.Hour
+
 func (b *Bucket) slowLocked() bool { return b.pause >= slowInterval }
 
 // setShareLocked sets the part of the limit that may be used. A limiter made
 // before must be made anew.
 func (b *Bucket) setShareLocked(share float64) {
 	b.share = share
-	b.pause = time.Duration(float64(b.limit.Interval) / share)
+	b.pause = time.Duration(min(float64(b.limit.Interval)/share, float64(maxPause)))
 	b.usable = max(1, min(b.limit.Burst-1, int(float64(b.limit.Burst)*share)))
 	if b.limit.Burst == 1 {
 		b.pause = max(b.pause, b.limit.Interval+b.limit.Interval/50+2*time.Second)

@@ -187,8 +187,11 @@ func (c *Client) chatEvents(ctx context.Context, q sources.Query) (sources.Page,
 		return sources.Page{}, api.Unreadable(pathEvents, fmt.Errorf("the answer has no result; errors: %.200s", answer["errors"]))
 	}
 	events, ok := result.list("events")
-	if !ok {
-		return sources.Page{}, api.Unreadable(pathEvents, errors.New("the answer's events are no list"))
+	_, there := result["events"]
+	if total := result.whole("totalEvents"); !ok || events == nil && (total > 0 || !there && string(result["totalEvents"]) != "0") {
+		// Nothing new looks otherwise: were the list renamed, taking this for it
+		// would be silence for ever.
+		return sources.Page{}, api.Unreadable(pathEvents, errors.New("the answer has no list of events"))
 	}
 	if len(events) == 0 && isError(answer["errors"]) {
 		return sources.Page{}, api.Unreadable(pathEvents, fmt.Errorf("errors inside a 200: %.200s", answer["errors"]))

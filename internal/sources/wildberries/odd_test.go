@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"syncd/internal/sources"
 	"syncd/internal/sources/wildberries"
 )
 
@@ -41,6 +42,62 @@ func TestDateThatIsOff(t *testing.T) {
 			}
 			if requests > n/size+3 { // the walk ends with what proves that nothing is newer
 				t.Errorf("Date off by %s: %d requests for %d pages", skew, requests, n/size)
+			}
+		}))
+	}
+}
+
+// TestInclusiveNextAtAPageBoundary: 20 events of one millisecond and 40 of the next,
+// which the end of a page cuts in two.
+func TestInclusiveNextAtAPageBoundary(t *testing.T) {
+	for _, inclusive := range []bool{false, true} {
+		synctest.Test(t, bubble(func(t *testing.T) {
+			at := time.Now().Add(-time.Hour).UnixMilli()
+			feed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				next, _ := strconv.ParseInt(r.URL.Query().Get("next"), 10, 64)
+				var page []string
+				for i := range 60 {
+					ms := at
+					if i >= 20 {
+						ms++
+					}
+					if (ms > next || inclusive && ms == next) && len(page) < 50 {
+						page = append(page, fmt.Sprintf(`{"chatID":"1:a","eventID":"e%d","addTimestamp":%d}`, i, ms))
+					}
+				}
+				fmt.Fprintf(w, `{"result":{"next":%d,"totalEvents":%d,"events":[%s]},"errors":null}`, next, len(page), strings.Join(page, ","))
+			})
+			rd := newReader(t, open(t, &direct{handler: feed}, token(3)), wildberries.ChatEvents, time.Time{}, time.Minute)
+			rd.run()
+			if len(rd.seen) != 60 {
+				t.Errorf("inclusive %v: read %d of 60", inclusive, len(rd.seen))
+			}
+		}))
+	}
+}
+
+// TestARenamedListIsNoSilence: an answer without the list is not "nothing new".
+func TestARenamedListIsNoSilence(t *testing.T) {
+	for answer, fine := range map[string]bool{
+		`{"result":{"totalEvents":12}}`:                                 false,
+		`{"result":{"items":[]}}`:                                       false,
+		`{"result":{"totalEvents":3,"events":null}}`:                    false,
+		`{"result":{"totalEvents":0}}`:                                  true,
+		`{"result":{"next":1,"events":null}}`:                           true,
+		`{"result":{"next":1,"events":[]}}`:                             true,
+		`{"data":{"countUnanswered":24},"error":false}`:                 false,
+		`{"data":{"countUnanswered":0,"questions":null},"error":false}`: true,
+		`{"data":{"questions":[]},"error":false}`:                       true,
+	} {
+		stream := wildberries.Questions
+		if strings.HasPrefix(answer, `{"result"`) {
+			stream = wildberries.ChatEvents
+		}
+		synctest.Test(t, bubble(func(t *testing.T) {
+			api := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, answer) })
+			_, err := open(t, &direct{handler: api}, token(3)).Fetch(t.Context(), sources.Query{Stream: stream, Walk: sources.News, Now: time.Now()})
+			if (err == nil) != fine {
+				t.Errorf("%s: %v", answer, err)
 			}
 		}))
 	}

@@ -228,8 +228,8 @@ func (c *Client) questions(ctx context.Context, q sources.Query) (sources.Page, 
 		return sources.Page{}, api.Unreadable(pathQuestions, fmt.Errorf("an error inside a 200, or no data: %s", answer.text("errorText")))
 	}
 	questions, ok := data.list("questions")
-	if !ok {
-		return sources.Page{}, api.Unreadable(pathQuestions, errors.New("the answer's questions are no list"))
+	if _, there := data["questions"]; !ok || !there {
+		return sources.Page{}, api.Unreadable(pathQuestions, errors.New("the answer has no list of questions"))
 	}
 	now := clock(q.Now, resp.Date)
 	page := sources.Page{Began: time.UnixMilli(cur.Run.Asked), Date: resp.Date}
