@@ -201,13 +201,8 @@ func (c *Client) chatEvents(ctx context.Context, q sources.Query) (sources.Page,
 	// all that come after it. The header Date is cut to the second.
 	p := eventsPage{n: len(events), present: now.UnixMilli() + 999, overlap: q.Overlap.Milliseconds()}
 	page := sources.Page{Began: time.UnixMilli(cur.Run.Asked), Date: resp.Date}
-	for _, raw := range events {
-		item, err := decodeEvent(raw, now)
-		if err != nil {
-			page.Undecodable = append(page.Undecodable, sources.Undecodable{Raw: raw, Reason: err.Error()})
-			continue
-		}
-		page.Items = append(page.Items, item)
+	page.Items, page.Undecodable = decodeAll(events, now, decodeEvent)
+	for _, item := range page.Items {
 		if item.Created.IsZero() {
 			continue
 		}

@@ -136,6 +136,20 @@ func decodeItem(raw json.RawMessage) (json.RawMessage, fields, error) {
 	return body, object(body), nil
 }
 
+// decodeAll decodes the entries of a page in their order. One that is no item does
+// not stop the others.
+func decodeAll(raws []json.RawMessage, now time.Time, decode func(json.RawMessage, time.Time) (sources.Item, error)) (items []sources.Item, odd []sources.Undecodable) {
+	for _, raw := range raws {
+		item, err := decode(raw, now)
+		if err != nil {
+			odd = append(odd, sources.Undecodable{Raw: raw, Reason: err.Error()})
+			continue
+		}
+		items = append(items, item)
+	}
+	return items, odd
+}
+
 // decodeAnswer reads an envelope.
 func decodeAnswer(body []byte) (fields, error) {
 	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))

@@ -234,13 +234,8 @@ func (c *Client) questions(ctx context.Context, q sources.Query) (sources.Page, 
 	now := clock(q.Now, resp.Date)
 	page := sources.Page{Began: time.UnixMilli(cur.Run.Asked), Date: resp.Date}
 	p := seen{asked: take, got: len(questions), ordered: true, now: now.Unix(), depth: c.depth, overlap: int64(q.Overlap / time.Second)}
-	for _, raw := range questions {
-		item, err := decodeQuestion(raw, now)
-		if err != nil {
-			page.Undecodable = append(page.Undecodable, sources.Undecodable{Raw: raw, Reason: err.Error()})
-			continue
-		}
-		page.Items = append(page.Items, item)
+	page.Items, page.Undecodable = decodeAll(questions, now, decodeQuestion)
+	for _, item := range page.Items {
 		if !item.Created.IsZero() {
 			s := item.Created.Unix()
 			p.ordered = p.ordered && s >= p.newest
