@@ -115,7 +115,7 @@ type Request struct {
 // Response is a 2xx answer.
 type Response struct {
 	Body []byte
-	Date time.Time // the marketplace's clock; zero if it did not say
+	Date time.Time // the marketplace's clock when the answer was read, to the second; zero if it did not say
 }
 
 // oneAttempt is an empty body that net/http cannot send twice. Its transport
@@ -169,6 +169,7 @@ func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
 		return Response{}, c.fail(endpoint, 0, sources.Temporary, sources.ScopeRequest, networkError(ctx, err))
 	}
 	defer resp.Body.Close()
+	arrived := time.Now()
 	code = strconv.Itoa(resp.StatusCode)
 	answer = budgetAnswer(resp)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
@@ -184,6 +185,8 @@ func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
 	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
 		date = time.Time{}
+	} else {
+		date = date.Add(time.Since(arrived)) // a slow body makes no clock wrong
 	}
 	return Response{Body: body, Date: date}, nil
 }
