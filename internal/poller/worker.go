@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,10 +114,11 @@ func (w *worker) sleepUntil(ctx context.Context, t time.Time) bool {
 func (w *worker) once(ctx context.Context) error {
 	start := time.Now()
 	tries, pages := 0, w.pages
+	var last error
 	for {
 		began, err := w.poll(ctx)
 		if tries++; w.pages > pages {
-			tries, pages = 1, w.pages
+			tries, pages, last = 1, w.pages, nil
 		}
 		if err == nil {
 			if !began.IsZero() && began.Before(start.Truncate(time.Millisecond)) {
@@ -124,6 +126,10 @@ func (w *worker) once(ctx context.Context) error {
 			}
 			return nil
 		}
+		if _, fetching := errors.AsType[*sources.Error](err); !fetching && ctx.Err() != nil {
+			return cmp.Or(last, err) // what kept failing says more than that time is up
+		}
+		last = err
 		e := sources.AsError(err)
 		passes := e.Kind == sources.RateLimited || e.Kind == sources.Temporary && tries < onceTries
 		if ctx.Err() != nil || !passes {
