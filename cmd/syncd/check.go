@@ -80,7 +80,7 @@ func (e *env) check() error {
 func surroundings(cfg *config.Config, polled int) []string {
 	var out []string
 	if polled == 0 {
-		out = append(out, "no stream is polled: every one is off, or no token has its category")
+		out = append(out, noStreams)
 	}
 	paths := map[string]string{"state.path": cfg.State.Path}
 	for _, s := range cfg.Sinks {
@@ -94,7 +94,7 @@ func surroundings(cfg *config.Config, polled int) []string {
 		}
 	}
 	for _, a := range cfg.Accounts {
-		m := marketplaces[slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == a.Marketplace })]
+		m := marketplaceOf(a)
 		told := make(map[string]bool)
 		for _, group := range slices.Sorted(maps.Keys(a.Tokens)) {
 			secret := a.Tokens[group]
@@ -121,7 +121,7 @@ func streamNote(a config.Account, s config.StreamSettings) string {
 	if !s.Enabled {
 		return "off"
 	}
-	m := marketplaces[slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == a.Marketplace })]
+	m := marketplaceOf(a)
 	for _, spec := range m.streams {
 		if spec.Name == s.Name {
 			return m.note(a.Tokens[spec.Group].Reveal(), spec.Group)

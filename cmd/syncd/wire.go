@@ -80,6 +80,12 @@ var marketplaces = []marketplace{
 	{name: "yandex_market", later: true},
 }
 
+// marketplaceOf is the row of an account's marketplace. The configuration knows no
+// others than the table has.
+func marketplaceOf(a config.Account) marketplace {
+	return marketplaces[slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == a.Marketplace })]
+}
+
 // sinkTypes is the table of sinks.
 var sinkTypes = map[config.SinkType]func(s config.Sink, stdout io.Writer) (sink.Sink, error){
 	config.TypeFile: func(s config.Sink, _ io.Writer) (sink.Sink, error) {
@@ -224,7 +230,7 @@ func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...deli
 	streams, stopped := openStreams(cfg, d)
 	a.stopped = stopped
 	if a.streams = len(streams); a.streams == 0 {
-		log.Warn("no stream is polled: every one is off, or no token has its category")
+		log.Warn(noStreams)
 	}
 	a.poller, err = poller.New(poller.Config{DB: a.db, Log: log, Metrics: poller.NewMetrics(a.registry), Streams: streams})
 	if err != nil {
@@ -249,8 +255,7 @@ func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...deli
 // account that cannot be opened: the others go on.
 func openStreams(cfg *config.Config, d deps) (out []poller.Stream, stopped []error) {
 	for _, account := range cfg.Accounts {
-		i := slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == account.Marketplace })
-		m := marketplaces[i] // config knows no others
+		m := marketplaceOf(account)
 		source, err := m.open(d, account)
 		if err != nil {
 			d.log.Error("account stopped", "account", account.Name, "err", err)
@@ -276,6 +281,8 @@ func openStreams(cfg *config.Config, d deps) (out []poller.Stream, stopped []err
 	}
 	return out, stopped
 }
+
+const noStreams = "no stream is polled: every one is off, or no token has its category"
 
 // startOf is what poller.Stream.Start says: nil is the account's first poll, zero
 // the beginning.
