@@ -14,8 +14,15 @@ type Group string
 const (
 	// GroupFeedbacks is "all methods in the Feedbacks and Questions category": one bucket by the documents' words.
 	GroupFeedbacks Group = "feedbacks"
-	// GroupChat is the chat host. With [ChatBucketPerMethod] its buckets are "chat/events", "chat/chats", "chat/message".
+	// GroupRating is the seller's rating, on the same host with a limit of its own.
+	GroupRating Group = "rating"
+	// GroupChat is the chat host. With [ChatBucketPerMethod] its buckets are "chat/events", "chat/chats", "chat/message" and
+	// [GroupDownload].
 	GroupChat Group = "chat"
+	// GroupDownload is the download of files from chats, which has a limit of its own for Base tokens.
+	GroupDownload Group = GroupChat + "/download"
+	// GroupReturns is the returns host. With [ChatBucketPerMethod] its buckets are "returns/claims" and "returns/claim".
+	GroupReturns Group = "returns"
 	// GroupPing is the connection check, whose limit is apart from all others.
 	GroupPing Group = "ping"
 )
@@ -24,7 +31,10 @@ const (
 // Base tokens. Test tokens have no row; they get Base's, as does everything unknown.
 var limits = map[Group]struct{ full, base Limit }{
 	GroupFeedbacks: {full: Limit{6, 333 * time.Millisecond}, base: Limit{1, 12 * time.Minute}},
+	GroupRating:    {full: Limit{1, time.Minute}, base: Limit{1, time.Minute}},
 	GroupChat:      {full: Limit{10, time.Second}, base: Limit{1, time.Hour}},
+	GroupDownload:  {full: Limit{10, time.Second}, base: Limit{1, 6 * time.Minute}},
+	GroupReturns:   {full: Limit{10, 3 * time.Second}, base: Limit{1, time.Hour}},
 	// "At most 3 requests in 30 seconds", without a row for interval and burst and for every token type.
 	GroupPing: {full: Limit{3, 10 * time.Second}, base: Limit{3, 10 * time.Second}},
 }
@@ -106,9 +116,9 @@ func (b *bucket) take(now time.Time) (ok bool, violation ViolationKind) {
 	return false, violation
 }
 
-// drain is somebody else spending everything that is left.
-func (b *bucket) drain(now time.Time) {
-	empty := now.Add(time.Duration(b.limit.Burst) * b.limit.Interval)
+// drain is somebody else spending everything that is left and, for a time, everything that comes back.
+func (b *bucket) drain(now time.Time, next time.Duration) {
+	empty := now.Add(next + time.Duration(b.limit.Burst-1)*b.limit.Interval)
 	if b.real.fullAt.Before(empty) {
 		b.real.fullAt = empty
 	}

@@ -29,6 +29,10 @@ func TestBucketBoundaries(t *testing.T) {
 		"unknown feedbacks":  {9, questions, 1, 12 * time.Minute},
 		"personal chat":      {sandbox.AccPersonal, events, 10, time.Second},
 		"base chat":          {sandbox.AccBase, events, 1, time.Hour},
+		"personal returns":   {sandbox.AccPersonal, claims, 10, 3 * time.Second},
+		"service returns":    {sandbox.AccService, claims, 10, 3 * time.Second},
+		"base returns":       {sandbox.AccBase, claims, 1, time.Hour},
+		"unknown returns":    {9, claims, 1, time.Hour},
 		"ping":               {sandbox.AccPersonal, "/ping", 3, 10 * time.Second},
 	}
 	for name, tt := range tests {
@@ -120,6 +124,9 @@ func TestChatBucketPerMethod(t *testing.T) {
 		if got := s.Stats().Recent[0].Group; got != "chat/events" {
 			t.Errorf("group %s", got)
 		}
+		s.wantStatus(s.do("GET", claims, ""), http.StatusOK)
+		s.wantStatus(s.do("PATCH", "/api/v1/claim", "{}"), http.StatusBadRequest)
+		s.wantStatus(s.do("GET", claims, ""), http.StatusTooManyRequests)
 	})
 }
 

@@ -20,6 +20,13 @@ type Event struct {
 	JSON json.RawMessage
 }
 
+// Chat is a chat as seller/chats shows it.
+type Chat struct {
+	ID string
+	// JSON is the item exactly as seller/chats sends it now.
+	JSON json.RawMessage
+}
+
 // EventSpec says what event [World.AddEvent] makes.
 type EventSpec struct {
 	// ChatID puts it in that chat, which is made if there is none. Default: a new chat.
@@ -39,9 +46,12 @@ type chatWorld struct {
 	world    *World
 	products []product
 	grow     growth
+	resign   growth
 	r        *rand.Rand // what is written
 	late     *rand.Rand // when it appears
+	signs    *rand.Rand // changes of replySign
 	byHand   *rand.Rand // what tests and API calls add
+	shuffle  *rand.Rand // orders of [Quirks.ChatsUnordered]
 
 	feed    []*event // what the API shows, by time
 	chats   []*chat  // in the order of their making
@@ -50,6 +60,8 @@ type chatWorld struct {
 	order   []*chat // what seller/chats shows, newest message first
 	stale   bool    // order has to be sorted again
 	started int     // events made so far
+
+	downloads map[string]download
 }
 
 type chat struct {
@@ -88,8 +100,13 @@ func newChatWorld(w *World, seed uint64, products []product) *chatWorld {
 		late:   stream(seed, "late events "+w.seller.ID),
 		byHand: stream(seed, "chat by hand "+w.seller.ID),
 		grow:   growth{r: stream(seed, "chat growth "+w.seller.ID)},
+		signs:  stream(seed, "signs "+w.seller.ID),
+		resign: growth{r: stream(seed, "sign changes "+w.seller.ID)},
 		byID:   make(map[string]*chat),
 		bySign: make(map[string]*chat),
+
+		shuffle:   stream(seed, "order of chats "+w.seller.ID),
+		downloads: make(map[string]download),
 	}
 	times := historyTimes(stream(seed, "chat history "+w.seller.ID), w.spec.Events, w.now, w.spec.Span)
 	for i := range times {
@@ -119,7 +136,7 @@ func (c *chatWorld) write(ms int64) {
 	var in *chat
 	if len(c.chats) == 0 || chance(c.r, 0.17) {
 		in = c.open(c.r, "")
-		in.unlisted, in.bare, in.silent = chance(c.r, 0.04), chance(c.r, 0.3), chance(c.r, 0.03)
+		in.unlisted, in.bare, in.silent = chance(c.r, c.world.spec.UnlistedChats), chance(c.r, 0.3), chance(c.r, 0.03)
 		if chance(c.r, 0.05) {
 			in.client = ""
 		}
@@ -150,12 +167,26 @@ func (c *chatWorld) open(r *rand.Rand, id string) *chat {
 	}
 	n := &chat{id: id, client: pick(r, buyerNames), product: pick(r, c.products), rid: orderID(r)}
 	n.device = pick(r, []string{"rusite", "ios", "ios", "android", "android", "global"})
-	// Documented: 1:<uuid>:<hex> and 1:<uuid>:<number>:<hex>; recorded: 1:<uuid>::<hex>.
-	n.sign = id + ":" + pick(r, []string{"", "", fmt.Sprint(10_000_000 + r.IntN(90_000_000))}) + ":" + hexID(r, 70)
 	c.chats = append(c.chats, n)
 	c.byID[n.id] = n
-	c.bySign[n.sign] = n
+	c.sign(r, n)
 	return n
+}
+
+// sign gives a chat a new replySign. That messages with the old one are refused from then on is a guess. Documented are
+// 1:<uuid>:<hex> and 1:<uuid>:<number>:<hex>; recorded was 1:<uuid>::<hex>.
+func (c *chatWorld) sign(r *rand.Rand, n *chat) {
+	delete(c.bySign, n.sign)
+	n.sign = n.id + ":" + pick(r, []string{"", "", fmt.Sprint(10_000_000 + r.IntN(90_000_000))}) + ":" + hexID(r, 70)
+	c.bySign[n.sign] = n
+}
+
+// resignOne gives one of the chats, also of those that nobody writes in any more, a new replySign.
+func (c *chatWorld) resignOne() {
+	c.resign.step()
+	if len(c.chats) > 0 {
+		c.sign(c.signs, pick(c.signs, c.chats))
+	}
 }
 
 // orderID has one of the forms of an srid.
@@ -272,6 +303,9 @@ func (c *chatWorld) add(in *chat, w wireEvent, ms int64) *event {
 	e := &event{ms: ms, order: c.started, id: w.EventID, chat: in, render: render(w)}
 	if w.Message != nil {
 		e.text = w.Message.Text
+		if w.Message.Attachments != nil {
+			c.keep(w.Message.Attachments, ms)
+		}
 	}
 	return e
 }
@@ -315,7 +349,10 @@ func (c *chatWorld) appear(e *event) {
 	c.feed = slices.Insert(c.feed, i, e)
 	in := e.chat
 	if in.last == nil && !in.unlisted {
-		c.order = append(c.order, in)
+		c.world.after(e.ms*int64(time.Millisecond)+int64(c.world.spec.ChatsListedAfter), func() {
+			c.order = append(c.order, in)
+			c.stale = true
+		})
 	}
 	if in.last == nil || compareEvents(in.last, e) < 0 {
 		in.last = e
@@ -357,6 +394,29 @@ func (w *World) Events() []Event {
 		out[i] = e.view()
 	}
 	return out
+}
+
+// Chats returns what seller/chats shows now, the chat with the newest message first.
+func (w *World) Chats() []Chat {
+	w.lock(time.Now())
+	defer w.mu.Unlock()
+	out := []Chat{}
+	for _, n := range w.chat.listed() {
+		out = append(out, Chat{ID: n.id, JSON: render(n.wire())})
+	}
+	return out
+}
+
+// Resign gives a chat a new replySign.
+func (w *World) Resign(chatID string) error {
+	w.lock(time.Now())
+	defer w.mu.Unlock()
+	n := w.chat.byID[chatID]
+	if n == nil {
+		return fmt.Errorf("no chat %s", chatID)
+	}
+	w.chat.sign(w.chat.byHand, n)
+	return nil
 }
 
 // AddEvent puts an event in the feed at once.

@@ -34,7 +34,7 @@ type item struct {
 		Attachments *struct {
 			GoodCard *struct{ NmID, Price int }
 			Images   []struct{ Date, DownloadID, URL string }
-			Files    []struct{ Name, ContentType string }
+			Files    []struct{ Name, ContentType, DownloadID string }
 		}
 	}
 }

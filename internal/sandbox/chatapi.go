@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -112,19 +113,27 @@ func serveChats(c *call) answer {
 	chats := c.world.chat.listed()
 	out := make([]wireChat, len(chats))
 	for i, n := range chats {
-		out[i] = wireChat{ChatID: n.id, ReplySign: n.sign, ClientName: n.client, GoodCard: n.card()}
-		if n.bare {
-			out[i].GoodCard = &wireListing{Rid: n.rid}
-		}
-		if !n.silent {
-			out[i].LastMessage = &wireLastMessage{Text: n.last.text, AddTimestamp: n.last.ms}
-		}
+		out[i] = n.wire()
+	}
+	if c.quirks.ChatsUnordered {
+		c.world.chat.shuffle.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	}
 	c.world.mu.Unlock()
 	return jsonAnswer(http.StatusOK, typeJSON, struct {
 		Result []wireChat `json:"result"`
 		Errors []string   `json:"errors"`
 	}{Result: out})
+}
+
+func (n *chat) wire() wireChat {
+	out := wireChat{ChatID: n.id, ReplySign: n.sign, ClientName: n.client, GoodCard: n.card()}
+	if n.bare {
+		out.GoodCard = &wireListing{Rid: n.rid}
+	}
+	if !n.silent {
+		out.LastMessage = &wireLastMessage{Text: n.last.text, AddTimestamp: n.last.ms}
+	}
+	return out
 }
 
 // Limits of POST /api/v1/seller/message.
@@ -140,7 +149,7 @@ const (
 // upload is one file of a message.
 type upload struct {
 	name, contentType string
-	size              int
+	data              []byte
 }
 
 // serveMessage answers POST /api/v1/seller/message: the seller's message becomes an event of the feed. There is no
@@ -209,10 +218,10 @@ func readMessage(r *http.Request) (map[string]string, []upload, error) {
 			continue
 		}
 		total += len(data)
-		f := upload{name: part.FileName(), contentType: http.DetectContentType(data), size: len(data)}
+		f := upload{name: part.FileName(), contentType: http.DetectContentType(data), data: data}
 		prefix := fmt.Sprintf("%011X", len(files)+0x4A9F2544E29) // looks like the examples' ids
 		switch {
-		case f.size > maxAttachment:
+		case len(data) > maxAttachment:
 			return nil, nil, fmt.Errorf("%s: attachment too big. Max size: 5MiB", prefix)
 		case total > maxTotal:
 			return nil, nil, fmt.Errorf("%s: attachments too big. Max total size: 30MiB", prefix)
@@ -231,16 +240,24 @@ func (c *chatWorld) reply(sign, text string, files []upload, now time.Time) (cha
 	}
 	wire := wireEvent{EventID: uuid(c.byHand), Sender: "seller", Source: "seller-public-api", Message: &wireMessage{Text: text}}
 	var a wireAttachments
+	uploaded := make(map[string]download)
 	for _, f := range files {
+		var id string
 		if f.contentType == "application/pdf" {
-			a.Files = append(a.Files, newFile(c.byHand, now, f.name, f.contentType, f.size))
+			file := newFile(c.byHand, now, f.name, f.contentType, len(f.data))
+			a.Files, id = append(a.Files, file), file.DownloadID
 		} else {
-			a.Images = append(a.Images, newImage(c.byHand, now))
+			image := newImage(c.byHand, now)
+			a.Images, id = append(a.Images, image), image.DownloadID
+		}
+		if id != "" {
+			uploaded[id] = download{contentType: f.contentType, ms: now.UnixMilli(), data: f.data}
 		}
 	}
 	if len(files) > 0 {
 		wire.Message.attach(a)
 	}
 	c.appear(c.add(in, wire, now.UnixMilli()))
+	maps.Copy(c.downloads, uploaded)
 	return in.id, true
 }

@@ -13,16 +13,17 @@ const controlPrefix = "/_sandbox/"
 
 // faultJSON is a [Fault] as POST /_sandbox/faults takes it; the delay is written "10s".
 type faultJSON struct {
-	Kind   FaultKind `json:"kind"`
-	Path   string    `json:"path,omitempty"`
-	Seller string    `json:"seller,omitempty"`
-	Count  int       `json:"count,omitempty"`
-	Rate   float64   `json:"rate,omitempty"`
-	Delay  string    `json:"delay,omitempty"`
+	Kind    FaultKind `json:"kind"`
+	Variant string    `json:"variant,omitempty"`
+	Path    string    `json:"path,omitempty"`
+	Seller  string    `json:"seller,omitempty"`
+	Count   int       `json:"count,omitempty"`
+	Rate    float64   `json:"rate,omitempty"`
+	Delay   string    `json:"delay,omitempty"`
 }
 
 func (f faultJSON) fault() (Fault, error) {
-	out := Fault{Kind: f.Kind, Path: f.Path, Seller: f.Seller, Count: f.Count, Rate: f.Rate}
+	out := Fault{Kind: f.Kind, Variant: f.Variant, Path: f.Path, Seller: f.Seller, Count: f.Count, Rate: f.Rate}
 	if f.Delay == "" {
 		return out, nil
 	}
@@ -76,7 +77,7 @@ func (s *Sandbox) injectFrom(w http.ResponseWriter, r *http.Request) error {
 func (s *Sandbox) sendFaults(w http.ResponseWriter) {
 	out := []faultJSON{}
 	for _, f := range s.Faults() {
-		j := faultJSON{Kind: f.Kind, Path: f.Path, Seller: f.Seller, Count: f.Count, Rate: f.Rate}
+		j := faultJSON{Kind: f.Kind, Variant: f.Variant, Path: f.Path, Seller: f.Seller, Count: f.Count, Rate: f.Rate}
 		if f.Delay > 0 {
 			j.Delay = f.Delay.String()
 		}

@@ -3,8 +3,10 @@ package sandbox
 import "time"
 
 // Demo is the configuration behind `syncd demo`: two sellers with some days of history, and so lively that together they
-// get a new chat event about every 2 s, a new question about every 5 s, and an answer now and then. Mint their tokens with
-// [Sandbox.MintToken]; the default of [TokenSpec] is a Personal token for everything.
+// get a new chat event about every 2 s, a new question about every 5 s, an answer now and then, a new claim about every
+// 20 s and a change of one about every 10 s, a new feedback about every 8 s and a change of one about every 10 s, and a new
+// pin about every 30 s. Mint their tokens with [Sandbox.MintToken]; the default of [TokenSpec] is a
+// Personal token for everything.
 func Demo(seed uint64) Config {
 	lively := WorldSpec{
 		Events:        300,
@@ -12,8 +14,22 @@ func Demo(seed uint64) Config {
 		Span:          3 * 24 * time.Hour,
 		EventEvery:    4 * time.Second,
 		QuestionEvery: 10 * time.Second,
-		AnswerShare:   0.7,
-		AnswerAfter:   30 * time.Second,
+
+		Claims:           40,
+		ClaimEvery:       40 * time.Second,
+		ClaimChangeEvery: 20 * time.Second,
+		ReplySignEvery:   time.Minute,
+
+		Feedbacks:           150,
+		FeedbackEvery:       15 * time.Second,
+		FeedbackChangeEvery: 20 * time.Second,
+		ModerateAfter:       20 * time.Second,
+		Pins:                12,
+		PinEvery:            time.Minute,
+		PinChangeEvery:      2 * time.Minute,
+
+		AnswerShare: 0.7,
+		AnswerAfter: 30 * time.Second,
 	}
 	return Config{
 		Seed: seed,

@@ -19,18 +19,31 @@ type FaultKind string
 
 // Faults in place of the answer: the request has no effect.
 const (
-	// Fault500 is an internal error with a problem body (its shape is not documented).
+	// Fault500 is an internal error with a problem body. What 5xx look like is not documented: variants are problem, json,
+	// html and empty.
 	Fault500 FaultKind = "status_500"
-	// Fault502, Fault503 and Fault504 are the gateway's HTML pages.
+	// Fault502, Fault503 and Fault504 are the gateway's HTML pages, with the same variants.
 	Fault502 FaultKind = "status_502"
 	Fault503 FaultKind = "status_503"
 	Fault504 FaultKind = "status_504"
 	// FaultRateLimited is somebody else spending the seller's budget: the bucket is drained, this request gets a 429 and
-	// is no violation; later ones are if they come before the announced time.
+	// is no violation; later ones are if they come before the announced time. With a [Fault.Delay] no token comes back
+	// before it is over. Variants of the text: limiter (documented), gateway (with X-Ratelimit-Remaining: 0) and global
+	// (both recorded).
 	FaultRateLimited FaultKind = "status_429"
-	// Fault401 and Fault403 are the gateway's documented bodies; the form of the 403 follows [Quirks.Denial].
+	// Fault401 is the gateway's documented body. Variants: withdrawn, malformed, expired, scope.
 	Fault401 FaultKind = "status_401"
+	// Fault402 is what services of the catalog get whose balance is empty.
+	Fault402 FaultKind = "status_402"
+	// Fault403 follows [Quirks.Denial]. Other variants: gateway, envelope (feedbacks-api's own), base_token, requirements,
+	// pins (no subscription).
 	Fault403 FaultKind = "status_403"
+	// Fault404, Fault413 and Fault422 are answered to requests that nothing is wrong with.
+	Fault404 FaultKind = "status_404"
+	Fault413 FaultKind = "status_413"
+	Fault422 FaultKind = "status_422"
+	// FaultOther200 is a 200 that does not come from the API. Variants: html, empty.
+	FaultOther200 FaultKind = "other_200"
 	// FaultReset closes the connection (by RST where it is TCP) without a byte of answer.
 	FaultReset FaultKind = "reset"
 	// FaultHang says nothing until the client goes away.
@@ -47,18 +60,27 @@ const (
 	FaultTruncated FaultKind = "truncated"
 	// FaultSlowBody sends the body in pieces over [Fault.Delay].
 	FaultSlowBody FaultKind = "slow_body"
-	// FaultErrorIn200 turns a 200 into one that says error:true (feedbacks-api) or has errors (chat).
+	// FaultErrorIn200 turns a 200 into one that says error:true (feedbacks-api), has errors (chat) or is a problem (returns).
 	FaultErrorIn200 FaultKind = "error_in_200"
 	// FaultContentType sends the right body as text/html.
 	FaultContentType FaultKind = "content_type"
 	// FaultGzip compresses the body whether the client asked for it or not.
 	FaultGzip FaultKind = "gzip"
+	// FaultBOM puts a byte order mark before the body.
+	FaultBOM FaultKind = "bom"
+	// FaultOversize makes the body 64 MiB longer, by white space before it.
+	FaultOversize FaultKind = "oversize"
+	// FaultBadEntry spoils the entry in the middle of a list. Variants: not_object, null, no_id, empty_id, deep (20,000
+	// levels in a field more), huge (5 MiB in a field more).
+	FaultBadEntry FaultKind = "bad_entry"
 )
 
 var faultKinds = map[FaultKind]bool{
-	Fault500: true, Fault502: true, Fault503: true, Fault504: true, FaultRateLimited: true, Fault401: true, Fault403: true,
+	Fault500: true, Fault502: true, Fault503: true, Fault504: true, FaultRateLimited: true, Fault401: true, Fault402: true,
+	Fault403: true, Fault404: true, Fault413: true, Fault422: true, FaultOther200: true,
 	FaultReset: true, FaultHang: true, FaultLostAnswer: true, FaultResetMidBody: true, FaultTruncated: true,
-	FaultSlowBody: true, FaultErrorIn200: true, FaultContentType: true, FaultGzip: true,
+	FaultSlowBody: true, FaultErrorIn200: true, FaultContentType: true, FaultGzip: true, FaultBOM: true, FaultOversize: true,
+	FaultBadEntry: true,
 }
 
 // defaultSlowBody is how long a FaultSlowBody takes without a Delay.
@@ -68,7 +90,9 @@ const defaultSlowBody = 10 * time.Second
 // those of kind [FaultRateLimited] come before the others.
 type Fault struct {
 	Kind FaultKind
-	// Path limits it to requests of exactly this path. Default: every path.
+	// Variant is the form of a kind that has several. Default: the kind's first.
+	Variant string
+	// Path limits it to requests of exactly this path, or, if it ends in a slash, of paths below it. Default: every path.
 	Path string
 	// Seller limits it to one seller's requests. Default: everybody's.
 	Seller string
@@ -76,7 +100,8 @@ type Fault struct {
 	Count int
 	// Rate is the share of matching requests that it spoils, drawn by the seed. Default: all.
 	Rate float64
-	// Delay is how long a FaultSlowBody takes. Default: 10 s.
+	// Delay is how long a FaultSlowBody takes (default: 10 s), and how long the budget of a FaultRateLimited is gone
+	// (default: until the limit gives the next token).
 	Delay time.Duration
 
 	spent bool // Count has been used up
@@ -86,6 +111,8 @@ func (f Fault) validate() error {
 	switch {
 	case !faultKinds[f.Kind]:
 		return fmt.Errorf("unknown fault kind %q: there are %q", f.Kind, slices.Sorted(maps.Keys(faultKinds)))
+	case f.Variant != "" && !slices.Contains(variants[f.Kind], f.Variant):
+		return fmt.Errorf("fault %s: unknown variant %q: there are %q", f.Kind, f.Variant, variants[f.Kind])
 	case f.Count < 0:
 		return fmt.Errorf("fault %s: count %d: expected 1 or more, or 0 for no end", f.Kind, f.Count)
 	case !(f.Rate >= 0 && f.Rate <= 1):
@@ -139,7 +166,7 @@ func (s *Sandbox) takeFault(seller, path string, ofBudget bool) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, f := range s.faults {
-		if f.spent || (f.Kind == FaultRateLimited) != ofBudget || f.Path != "" && f.Path != path || f.Seller != "" && f.Seller != seller {
+		if f.spent || (f.Kind == FaultRateLimited) != ofBudget || !f.covers(path) || f.Seller != "" && f.Seller != seller {
 			continue
 		}
 		if f.Rate > 0 && s.dice.Float64() >= f.Rate {
@@ -155,22 +182,17 @@ func (s *Sandbox) takeFault(seller, path string, ofBudget bool) *Fault {
 	return nil
 }
 
+func (f *Fault) covers(path string) bool {
+	return f.Path == "" || f.Path == path || strings.HasSuffix(f.Path, "/") && strings.HasPrefix(path, f.Path)
+}
+
 // spoilBefore answers in place of the method, if the fault is of that sort.
 func (s *Sandbox) spoilBefore(w http.ResponseWriter, r *http.Request, g Group, f *Fault, form Denial, now time.Time) bool {
+	if statusOf[f.Kind] != 0 {
+		send(w, s.faultAnswer(g, f, form, now))
+		return true
+	}
 	switch f.Kind {
-	case Fault500:
-		send(w, jsonAnswer(http.StatusInternalServerError, typeProblem, s.gateway(http.StatusInternalServerError,
-			"internal server error", "internal service error, retry later", "ag-marketplace", now)))
-	case Fault502:
-		send(w, gatewayPage(http.StatusBadGateway))
-	case Fault503:
-		send(w, gatewayPage(http.StatusServiceUnavailable))
-	case Fault504:
-		send(w, gatewayPage(http.StatusGatewayTimeout))
-	case Fault401:
-		send(w, s.unauthorized("token problem; token is withdrawn", now))
-	case Fault403:
-		send(w, s.readOnly(g, form, now))
 	case FaultReset:
 		reset(w)
 	case FaultHang:
@@ -214,6 +236,14 @@ func spoilAnswer(w http.ResponseWriter, r *http.Request, g Group, f *Fault, a an
 		if a.status == http.StatusOK {
 			body = errorIn200(g)
 		}
+	case FaultBOM:
+		body = append([]byte("\ufeff"), body...)
+	case FaultOversize:
+		a.body = padded(body)
+		send(w, a)
+		return
+	case FaultBadEntry:
+		body = spoilEntry(body, f.form())
 	case FaultContentType:
 		a.contentType = typeHTML
 	case FaultGzip:
@@ -225,8 +255,11 @@ func spoilAnswer(w http.ResponseWriter, r *http.Request, g Group, f *Fault, a an
 }
 
 func errorIn200(g Group) []byte {
-	if g == GroupChat {
+	switch g {
+	case GroupChat:
 		return []byte(`{"result":null,"errors":["internal error"]}`)
+	case GroupReturns:
+		return []byte(`{"title":"Internal error","detail":"Something went wrong"}`)
 	}
 	return render(envelope{Error: true, ErrorText: "Something went wrong"})
 }

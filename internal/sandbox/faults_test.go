@@ -219,6 +219,7 @@ func TestBadFaults(t *testing.T) {
 	s := newShop(t, sandbox.WorldSpec{})
 	for _, f := range []sandbox.Fault{
 		{}, {Kind: "x"}, {Kind: sandbox.Fault500, Count: -1}, {Kind: sandbox.Fault500, Rate: 1.1}, {Kind: sandbox.FaultSlowBody, Delay: -1},
+		{Kind: sandbox.Fault401, Variant: "html"}, {Kind: sandbox.FaultReset, Variant: "x"},
 	} {
 		if s.Inject(sandbox.Fault{Kind: sandbox.Fault500}, f) == nil {
 			t.Errorf("%+v was taken", f)

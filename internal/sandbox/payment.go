@@ -9,7 +9,7 @@ type payment struct {
 	name  string // method and path, for the record of violations
 	now   time.Time
 	// drain makes somebody else empty the bucket just before: the request is refused through no fault of its own.
-	drain bool
+	drain *Fault
 	// roundDown is [Quirks.RetryRoundsDown].
 	roundDown bool
 }
@@ -29,8 +29,8 @@ func (w *World) pay(p payment) (remaining int, refusal *limited) {
 		b = newBucket(p.limit)
 		w.buckets[p.key] = b
 	}
-	if p.drain && b.real.wait(p.now, b.limit) <= 0 {
-		b.drain(p.now)
+	if p.drain != nil && (p.drain.Delay > 0 || b.real.wait(p.now, b.limit) <= 0) {
+		b.drain(p.now, max(p.drain.Delay, b.limit.Interval))
 	}
 	ok, violation := b.take(p.now)
 	if ok {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -26,6 +27,19 @@ type problem struct {
 	StatusText string `json:"statusText"`
 	Timestamp  string `json:"timestamp"`
 }
+
+// plainProblems sends problems as application/json ([Quirks.ProblemsAsJSON]).
+type plainProblems struct{ http.ResponseWriter }
+
+func (w plainProblems) WriteHeader(status int) {
+	if h := w.Header(); h.Get("Content-Type") == typeProblem {
+		h.Set("Content-Type", typeJSON)
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets [http.ResponseController] reach the connection.
+func (w plainProblems) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (s *Sandbox) gateway(status int, title, detail, origin string, now time.Time) problem {
 	s.mu.Lock()
@@ -67,13 +81,22 @@ func (s *Sandbox) readOnly(g Group, form Denial, now time.Time) answer {
 	return jsonAnswer(http.StatusForbidden, typeProblem, p)
 }
 
-func (s *Sandbox) tooManyRequests(now time.Time, l limited) answer {
+// tooManyRequests: fault is what drained the bucket, if one did.
+func (s *Sandbox) tooManyRequests(now time.Time, l limited, seller string, fault *Fault) answer {
+	variant := ""
+	if fault != nil {
+		variant = fault.form()
+	}
+	detail, origin := limiterText(variant, seller, l)
 	a := jsonAnswer(http.StatusTooManyRequests, typeProblem,
-		s.gateway(http.StatusTooManyRequests, "too many requests", "limited by "+l.limiter, "s2s-api-auth-catalog", now))
+		s.gateway(http.StatusTooManyRequests, "too many requests", detail, origin, now))
 	a.header = map[string]string{
 		"X-Ratelimit-Retry": strconv.Itoa(l.retry),
 		"X-Ratelimit-Limit": strconv.Itoa(l.burst),
 		"X-Ratelimit-Reset": strconv.Itoa(l.reset),
+	}
+	if variant == "gateway" {
+		a.header["X-Ratelimit-Remaining"] = "0" // documents have it on all other statuses only
 	}
 	return a
 }
@@ -108,17 +131,42 @@ type chatProblem struct {
 	Origin    string `json:"origin"`
 	Detail    string `json:"detail"`
 	RequestID string `json:"requestId"`
-	Error     string `json:"error"`
+	Error     string `json:"error,omitempty"`
 }
 
 // chatError: seller/events sends it as application/json, seller/message as application/problem+json.
 func (s *Sandbox) chatError(status int, contentType, text string) answer {
+	return jsonAnswer(status, contentType, s.chatProblem(status, text))
+}
+
+func (s *Sandbox) chatProblem(status int, text string) chatProblem {
 	s.mu.Lock()
-	id := hexID(s.ids, 16)
-	s.mu.Unlock()
-	return jsonAnswer(status, contentType, chatProblem{
-		Status: status, Title: http.StatusText(status), Origin: "proxy-chats", Detail: text, RequestID: id, Error: text,
-	})
+	defer s.mu.Unlock()
+	return chatProblem{
+		Status: status, Title: http.StatusText(status), Origin: "proxy-chats", Detail: text, RequestID: hexID(s.ids, 16), Error: text,
+	}
+}
+
+// paymentRequired is the 402 for services of the catalog, word by word.
+func paymentRequired() answer {
+	return jsonAnswer(http.StatusPaymentRequired, typeProblem, struct {
+		Title  string `json:"title"`
+		Detail string `json:"detail"`
+	}{"payment required", "wb solution for business has insufficient funds on its balance. please top up the balance in the " +
+		"company's personal account https://dev.wildberries.ru/company"})
+}
+
+// tooLarge is the 413 that the general document has for all methods; its body is a guess.
+func (s *Sandbox) tooLarge(now time.Time) answer {
+	return jsonAnswer(http.StatusRequestEntityTooLarge, typeProblem, s.gateway(http.StatusRequestEntityTooLarge,
+		"request entity too large", "request body is too large", "ag-marketplace", now))
+}
+
+// connectionID looks like the request ids of the returns service: "0HN3PI6JUGFSL:00000004".
+func (s *Sandbox) connectionID() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return "0HN" + strings.ToUpper(hexID(s.ids, 5)) + ":" + fmt.Sprintf("%08X", 1+s.ids.IntN(16))
 }
 
 func (s *Sandbox) requestUUID() string {

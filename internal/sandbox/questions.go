@@ -52,7 +52,8 @@ type questionWorld struct {
 	fate     *rand.Rand // when it appears and is answered
 	byHand   *rand.Rand // what tests and API calls add
 
-	byID map[string]*question // also those that the lists do not show yet
+	extended bool
+	byID     map[string]*question // also those that the lists do not show yet
 	// lists are what GET /questions shows, by creation: not answered and answered.
 	lists    [2][]*question
 	unviewed int // of those in the lists
@@ -103,6 +104,8 @@ type wireProduct struct {
 	SupplierArticle string `json:"supplierArticle"`
 	SupplierName    string `json:"supplierName"`
 	BrandName       string `json:"brandName"`
+	// NewField is what [World.ExtendQuestions] adds.
+	NewField string `json:"newField,omitempty"`
 }
 
 func newQuestionWorld(w *World, seed uint64, products []product) *questionWorld {
@@ -167,7 +170,7 @@ func (q *questionWorld) compose(r *rand.Rand, at int64) *question {
 
 func (q *questionWorld) add(n *question) {
 	q.byID[n.id] = n
-	n.draw()
+	q.draw(n)
 }
 
 // questionID has 20 characters of [A-Za-z0-9_-], as all ids of questions and feedbacks.
@@ -181,11 +184,15 @@ func questionID(r *rand.Rand) string {
 }
 
 // draw renders the item anew. Pages that are being sent keep the old bytes.
-func (n *question) draw() {
-	n.render = render(wireQuestion{
+func (q *questionWorld) draw(n *question) {
+	w := wireQuestion{
 		ID: n.id, Text: n.text, CreatedDate: nanoTime(n.created), State: n.state, Answer: n.answer,
 		ProductDetails: n.product.wire(), WasViewed: n.viewed, IsWarned: n.warned,
-	})
+	}
+	if q.extended {
+		w.ProductDetails.NewField = newFieldValue
+	}
+	n.render = render(w)
 }
 
 func nanoTime(ns int64) string { return time.Unix(0, ns).UTC().Format(time.RFC3339Nano) }
@@ -226,7 +233,7 @@ func (q *questionWorld) change(n *question, apply func()) {
 		}
 	}
 	apply()
-	n.draw()
+	q.draw(n)
 	if n.listed {
 		q.show(n)
 	}
@@ -321,6 +328,16 @@ func (w *World) Unanswer(id string) error {
 	return w.alter(id, func(q *questionWorld, n *question, _ int64) {
 		q.change(n, func() { n.answer, n.state, n.edited = nil, stateNew, false })
 	})
+}
+
+// ExtendQuestions is a change of the API: from now on all questions have productDetails.newField.
+func (w *World) ExtendQuestions() {
+	w.lock(time.Now())
+	defer w.mu.Unlock()
+	w.questions.extended = true
+	for _, n := range w.questions.byID {
+		w.questions.draw(n)
+	}
 }
 
 func (w *World) alter(id string, do func(q *questionWorld, n *question, now int64)) error {

@@ -184,20 +184,18 @@ func serveQuestionCount(c *call) answer {
 
 // serveUnansweredCount answers GET /api/v1/questions/count-unanswered. That "today" is Moscow's day is a guess.
 func serveUnansweredCount(c *call) answer {
-	year, month, day := c.now.In(moscow).Date()
-	midnight := time.Date(year, month, day, 0, 0, 0, 0, moscow).UnixNano()
 	var data struct {
 		All   int `json:"countUnanswered"`
 		Today int `json:"countUnansweredToday"`
 	}
 	c.world.lock(c.now)
 	data.All = len(c.world.questions.lists[0])
-	data.Today = len(c.world.questions.span(0, midnight, math.MaxInt64))
+	data.Today = len(c.world.questions.span(0, midnight(c.now), math.MaxInt64))
 	c.world.mu.Unlock()
 	return ok(data)
 }
 
-// serveNews answers GET /api/v1/new-feedbacks-questions: whether something has not been viewed. There are no feedbacks yet.
+// serveNews answers GET /api/v1/new-feedbacks-questions: whether something has not been viewed.
 func serveNews(c *call) answer {
 	var data struct {
 		Questions bool `json:"hasNewQuestions"`
@@ -205,6 +203,7 @@ func serveNews(c *call) answer {
 	}
 	c.world.lock(c.now)
 	data.Questions = c.world.questions.unviewed > 0
+	data.Feedbacks = c.world.feedbacks.unviewed > 0
 	c.world.mu.Unlock()
 	return ok(data)
 }

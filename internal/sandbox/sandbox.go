@@ -24,7 +24,8 @@ type Config struct {
 	// Quirks are the readings of the API to start with; [Sandbox.SetQuirks] changes them later.
 	Quirks Quirks
 
-	// ChatBuckets decides whether the methods of the chat host share one bucket, which the documents leave open.
+	// ChatBuckets decides whether the methods of the chat host, and those of the returns host, share one bucket each, which
+	// the documents leave open.
 	ChatBuckets ChatBuckets
 }
 

@@ -45,7 +45,7 @@ func open(t *testing.T, cfg sandbox.Config) *shop {
 func (s *shop) request(method, target, body string) *http.Request {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	r.Header.Set("Authorization", s.token)
-	if method == http.MethodPatch {
+	if method != http.MethodGet {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	return r
@@ -166,7 +166,12 @@ func TestNewRefusesBadConfig(t *testing.T) {
 		"same seller twice": {sandbox.Config{Sellers: []sandbox.Seller{{ID: "a"}, {ID: "a"}}}, "id a is taken"},
 		"negative history":  {sandbox.Config{Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{Events: -1}}}}, "events: -1 is negative"},
 		"share above 1":     {sandbox.Config{Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{LateEvents: 1.5}}}}, "late events: 1.5"},
+		"pins of nothing":   {sandbox.Config{Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{Pins: 2, Feedbacks: 1}}}}, "pins: 2 of 1 feedbacks"},
 		"page size":         {sandbox.Config{Quirks: sandbox.Quirks{PageSize: -1}}, "page size -1"},
+		"claims":            {sandbox.Config{Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{Claims: -1}}}}, "claims: -1 is negative"},
+		"claim changes":     {sandbox.Config{Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{StillClaimChanges: 2}}}}, "still claim changes: 2"},
+		"unlisted chats":    {sandbox.Config{Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{UnlistedChats: 2}}}}, "unlisted chats: 2 is above 1"},
+		"order of claims":   {sandbox.Config{Quirks: sandbox.Quirks{ClaimOrder: 9}}, "unknown order 9"},
 		"form of next":      {sandbox.Config{Quirks: sandbox.Quirks{EmptyNext: 9}}, "unknown form 9"},
 		"denial":            {sandbox.Config{Quirks: sandbox.Quirks{Denial: 7}}, "unknown denial 7"},
 	}
@@ -193,8 +198,8 @@ func TestUnknownPathIsTheDocumented404(t *testing.T) {
 
 func TestControl(t *testing.T) {
 	s := newShop(t, sandbox.WorldSpec{})
-	s.wantStatus(s.do("POST", "/_sandbox/faults", `{"kind":"status_503","path":"/ping","count":1,"delay":"2s"}`), http.StatusOK,
-		`[{"kind":"status_503","path":"/ping","count":1,"delay":"2s"}]`)
+	s.wantStatus(s.do("POST", "/_sandbox/faults", `{"kind":"status_503","variant":"json","path":"/ping","count":1,"delay":"2s"}`), http.StatusOK,
+		`[{"kind":"status_503","variant":"json","path":"/ping","count":1,"delay":"2s"}]`)
 	s.wantStatus(s.do("GET", "/ping", ""), http.StatusServiceUnavailable)
 	s.wantStatus(s.do("GET", "/_sandbox/faults", ""), http.StatusOK, `[]`)
 	s.wantStatus(s.do("GET", "/ping", ""), http.StatusOK, `"Status":"OK"`)

@@ -18,7 +18,9 @@ type route struct {
 	scope  uint64
 	// write is the opposite of the document's x-readonly-method.
 	write bool
-	serve func(*call) answer
+	// serviceOnly refuses all but Service tokens (x-token-types).
+	serviceOnly bool
+	serve       func(*call) answer
 }
 
 // routes maps "METHOD /path" to a method. Everything else is the documented 404.
@@ -31,7 +33,24 @@ var routes = map[string]route{
 	"GET /api/v1/question":                   {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveQuestion},
 	"GET /api/v1/questions/count":            {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveQuestionCount},
 	"GET /api/v1/questions/count-unanswered": {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveUnansweredCount},
+	"GET /api/v1/feedbacks":                  {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveFeedbacks},
+	"GET /api/v1/feedbacks/archive":          {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveArchive},
+	"GET /api/v1/feedback":                   {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveFeedback},
+	"GET /api/v1/feedbacks/count":            {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveFeedbackCount},
+	"GET /api/v1/feedbacks/count-unanswered": {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveOpenFeedbackCount},
+	"POST /api/v1/feedbacks/answer":          {group: GroupFeedbacks, scope: ScopeFeedbacks, write: true, serve: serveReply},
+	"PATCH /api/v1/feedbacks/answer":         {group: GroupFeedbacks, scope: ScopeFeedbacks, write: true, serve: serveEditReply},
+	"POST /api/v1/feedbacks/order/return":    {group: GroupFeedbacks, scope: ScopeFeedbacks, write: true, serve: serveReturn},
+	"GET /api/feedbacks/v1/pins":             {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: servePins},
+	"POST /api/feedbacks/v1/pins":            {group: GroupFeedbacks, scope: ScopeFeedbacks, write: true, serve: servePin},
+	"DELETE /api/feedbacks/v1/pins":          {group: GroupFeedbacks, scope: ScopeFeedbacks, write: true, serve: serveUnpin},
+	"GET /api/feedbacks/v1/pins/count":       {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: servePinCount},
+	"GET /api/feedbacks/v1/pins/limits":      {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: servePinLimits},
+	"GET /api/common/v1/rating":              {group: GroupRating, scope: ScopeFeedbacks, serviceOnly: true, serve: serveRating},
 	"GET /api/v1/new-feedbacks-questions":    {group: GroupFeedbacks, scope: ScopeFeedbacks, serve: serveNews},
+	"GET /api/v1/seller/download/{id}":       {group: GroupChat, method: "download", scope: ScopeChat, serve: serveDownload},
+	"GET /api/v1/claims":                     {group: GroupReturns, method: "claims", scope: ScopeReturns, serve: serveClaims},
+	"PATCH /api/v1/claim":                    {group: GroupReturns, method: "claim", scope: ScopeReturns, write: true, serve: servePatchClaim},
 	"GET /ping":                              {group: GroupPing, serve: servePing},
 }
 
@@ -63,7 +82,11 @@ func (s *Sandbox) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := time.Now()
-	name := r.Method + " " + r.URL.Path
+	quirks := s.currentQuirks()
+	if quirks.ProblemsAsJSON {
+		w = plainProblems{w}
+	}
+	name := routeName(r)
 	rt, ok := routes[name]
 	if !ok {
 		s.count(func(c *counts) { c.notFound++ })
@@ -78,22 +101,25 @@ func (s *Sandbox) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		send(w, *refusal)
 		return
 	}
-	quirks := s.currentQuirks()
+	drain := s.takeFault(world.seller.ID, r.URL.Path, true)
 	remaining, limited := world.pay(payment{
-		key:       bucketKey{group: s.bucketOf(rt), kind: token.kind()},
-		limit:     limitOf(rt.group, token.kind()),
+		key:       bucketKey{group: s.bucketOf(rt, token.kind()), kind: token.kind()},
+		limit:     limitOf(rt, token.kind()),
 		name:      name,
 		now:       now,
-		drain:     s.takeFault(world.seller.ID, r.URL.Path, true) != nil,
+		drain:     drain,
 		roundDown: quirks.RetryRoundsDown,
 	})
 	if limited != nil {
-		send(w, s.tooManyRequests(now, *limited))
+		send(w, s.tooManyRequests(now, *limited, world.seller.ID, drain))
 		return
 	}
 	w.Header().Set("X-Ratelimit-Remaining", strconv.Itoa(remaining))
 
 	switch {
+	case rt.serviceOnly && token.kind() != kindService:
+		send(w, s.wrongType(token.kind(), now))
+		return
 	case !token.allows(rt.scope):
 		send(w, s.denied(rt.group, quirks.Denial, now))
 		return
@@ -138,18 +164,24 @@ func (s *Sandbox) authenticate(r *http.Request, now time.Time) (claims, *World, 
 	return c, world, nil
 }
 
-func (s *Sandbox) bucketOf(rt route) Group {
-	if rt.group == GroupChat && s.chatBuckets == ChatBucketPerMethod {
-		return rt.group + "/" + Group(rt.method)
+// bucketOf: where Base tokens download at another pace than that of the host, they must do so from a bucket of its own.
+func (s *Sandbox) bucketOf(rt route, kind tokenKind) Group {
+	own := rt.group + "/" + Group(rt.method)
+	if rt.method != "" && s.chatBuckets == ChatBucketPerMethod || own == GroupDownload && kind == kindBase {
+		return own
 	}
 	return rt.group
 }
 
-func limitOf(g Group, kind tokenKind) Limit {
-	if kind == kindBase {
-		return limits[g].base
+func limitOf(rt route, kind tokenKind) Limit {
+	l, ok := limits[rt.group+"/"+Group(rt.method)]
+	if !ok {
+		l = limits[rt.group]
 	}
-	return limits[g].full
+	if kind == kindBase {
+		return l.base
+	}
+	return l.full
 }
 
 // send writes an answer that nothing has spoilt.
@@ -167,7 +199,9 @@ func writeHead(w http.ResponseWriter, a answer, length int) {
 	for k, v := range a.header {
 		h.Set(k, v)
 	}
-	h.Set("Content-Type", a.contentType)
+	if a.contentType != "" { // an answer without a body has none
+		h.Set("Content-Type", a.contentType)
+	}
 	h.Set("Content-Length", strconv.Itoa(length))
 	w.WriteHeader(a.status)
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -51,6 +52,8 @@ type TokenSpec struct {
 	// For is the claim `for`. Default: what the token type has: "self" for Personal, "asid:<id>" for Service, none for
 	// the others.
 	For string
+	// Payload sets fields of the payload over all that, or, with nil, takes them away: {"s": nil} is a token without scopes.
+	Payload map[string]any
 }
 
 // tokenKind is the type of a token as far as budgets tell them apart.
@@ -132,8 +135,28 @@ func (s *Sandbox) MintToken(spec TokenSpec) string {
 		ID: uuid(r), S: spec.Scopes, Sid: spec.Seller, Exp: spec.Expires.Unix(), Acc: spec.Acc, T: spec.Acc == AccTest,
 		For: spec.For, Ent: 1, Iid: owner, Oid: owner, Uid: owner,
 	}
-	signed := segment(map[string]string{"alg": "ES256", "kid": "20250904v1", "typ": "JWT"}) + "." + segment(c)
+	signed := segment(map[string]string{"alg": "ES256", "kid": "20250904v1", "typ": "JWT"}) + "." + segment(c.with(spec.Payload))
 	return signed + "." + base64.RawURLEncoding.EncodeToString(s.sign(signed))
+}
+
+// with lays fields over the payload.
+func (c claims) with(fields map[string]any) any {
+	if len(fields) == 0 {
+		return c
+	}
+	var all map[string]any
+	dec := json.NewDecoder(bytes.NewReader(render(c)))
+	dec.UseNumber()
+	if err := dec.Decode(&all); err != nil {
+		panic(fmt.Sprintf("sandbox: read token: %v", err)) // it was just written
+	}
+	for name, v := range fields {
+		all[name] = v
+		if v == nil {
+			delete(all, name)
+		}
+	}
+	return all
 }
 
 func segment(v any) string {

@@ -59,6 +59,44 @@ func TestTokenFields(t *testing.T) {
 	}
 }
 
+func TestTokenPayloadCanBeAnything(t *testing.T) {
+	tests := map[string]struct {
+		payload map[string]any
+		target  string
+		status  int
+		limit   string
+	}{
+		"no scopes":       {map[string]any{"s": nil}, claims, 401, "personal"},
+		"no type":         {map[string]any{"acc": nil, "for": nil}, claims, 200, "base"},
+		"unknown type":    {map[string]any{"acc": 77}, claims, 200, "base"},
+		"only documented": {map[string]any{"ent": nil, "iid": nil, "oid": nil, "uid": nil}, claims, 200, "personal"},
+		"scopes to come":  {map[string]any{"s": 1<<40 | 1<<11}, claims, 200, "personal"},
+		"type as text":    {map[string]any{"acc": "3"}, claims, 401, ""},
+		"no expiry":       {map[string]any{"exp": nil}, claims, 401, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := newShop(t, sandbox.WorldSpec{})
+			plain := payload(t, s.token)
+			s.token = s.MintToken(sandbox.TokenSpec{Seller: s.world.ID(), Payload: tt.payload})
+			for field, was := range plain {
+				v, has := payload(t, s.token)[field]
+				if set, named := tt.payload[field]; named && has != (set != nil) || !named && v != was {
+					t.Errorf("%s = %v, was %v", field, v, was)
+				}
+			}
+			s.wantStatus(s.do("GET", tt.target, ""), tt.status)
+			limit := ""
+			for _, b := range s.Stats().Buckets {
+				limit = b.TokenType
+			}
+			if limit != tt.limit {
+				t.Errorf("paid as %q, want %q", limit, tt.limit)
+			}
+		})
+	}
+}
+
 func TestTokensAreDeterministic(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		a, b := newShop(t, sandbox.WorldSpec{}), newShop(t, sandbox.WorldSpec{})
@@ -127,6 +165,8 @@ func TestScopes(t *testing.T) {
 	feedbacksOnly := s.MintToken(sandbox.TokenSpec{Seller: seller, Scopes: sandbox.ScopeFeedbacks})
 	test := s.MintToken(sandbox.TokenSpec{Seller: seller, Acc: sandbox.AccTest})
 	readOnly := s.MintToken(sandbox.TokenSpec{Seller: seller, ReadOnly: true})
+	service := s.MintToken(sandbox.TokenSpec{Seller: seller, Acc: sandbox.AccService})
+	unknown := s.MintToken(sandbox.TokenSpec{Seller: seller, Acc: 9, Scopes: sandbox.ScopeReturns})
 	const patch = "PATCH /api/v1/questions"
 	tests := map[string]struct {
 		token, request string
@@ -142,6 +182,14 @@ func TestScopes(t *testing.T) {
 		"chat has no envelope":       {feedbacksOnly, "GET " + events, sandbox.Denial403Envelope, 403, "scope is not allowed for this resource"},
 		"test token on questions":    {test, "GET " + questions, 0, 200, ""},
 		"test token on chat":         {test, "GET " + events, 0, 401, "token scope not allowed"},
+		"chat token on returns":      {chatOnly, "GET " + claims, 0, 401, "token scope not allowed"},
+		"returns have no envelope":   {chatOnly, "GET " + claims, sandbox.Denial403Envelope, 403, "scope is not allowed for this resource"},
+		"test token on returns":      {test, "GET " + claims, 0, 401, "token scope not allowed"},
+		"service token on returns":   {service, "GET " + claims, 0, 200, ""},
+		"unknown type on returns":    {unknown, "GET " + claims, 0, 200, ""},
+		"unknown type on chat":       {unknown, "GET " + chats, 0, 401, "token scope not allowed"},
+		"read-only reads claims":     {readOnly, "GET " + claims, 0, 200, ""},
+		"read-only decides":          {readOnly, "PATCH /api/v1/claim", 0, 403, "scope is not allowed for this resource"},
 		"read-only reads":            {readOnly, "GET " + chats, 0, 200, ""},
 		"read-only writes":           {readOnly, patch, 0, 403, "scope is not allowed for this resource"},
 		"read-only writes, envelope": {readOnly, patch, sandbox.Denial403Envelope, 403, "Ошибка авторизации"},

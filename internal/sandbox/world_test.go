@@ -20,18 +20,33 @@ func snapshot(w *sandbox.World) []string {
 	for _, q := range w.Questions() {
 		out = append(out, string(q.JSON))
 	}
+	for _, n := range w.Claims() {
+		out = append(out, string(n.JSON))
+	}
+	for _, n := range w.Chats() {
+		out = append(out, string(n.JSON))
+	}
+	for _, f := range w.Feedbacks() {
+		out = append(out, string(f.JSON))
+	}
+	for _, p := range w.Pins() {
+		out = append(out, string(p.JSON))
+	}
 	return out
 }
 
 var lively = sandbox.WorldSpec{
 	Events: 200, Questions: 100, EventEvery: 2 * time.Second, QuestionEvery: 5 * time.Second, AnswerAfter: time.Minute,
 	LateEvents: 0.1, LateBy: time.Minute, LateQuestions: 0.2, IndexedLateBy: time.Hour, AnsweredUnseen: 0.1,
+	Claims: 50, ClaimEvery: 30 * time.Second, ClaimChangeEvery: 10 * time.Second, StillClaimChanges: 0.3,
+	ReplySignEvery: 20 * time.Second, ChatsListedAfter: time.Minute,
 }
 
 func TestGrowthDoesNotDependOnWhoLooks(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		watched, left := newShop(t, lively), newShop(t, lively)
-		before := len(snapshot(watched.world))
+		size := func(w *sandbox.World) int { return len(w.Events()) + len(w.Questions()) }
+		before := size(watched.world)
 		for range 1200 {
 			time.Sleep(time.Second)
 			watched.world.Events()
@@ -41,7 +56,7 @@ func TestGrowthDoesNotDependOnWhoLooks(t *testing.T) {
 			t.Fatal("a world that was looked at each second differs from one that was left alone")
 		}
 		// 20 min at 2 s and 5 s a piece are 600 events and 240 questions, of which some 40 are not indexed yet.
-		if grown := len(a) - before; grown < 740 || grown > 860 {
+		if grown := size(watched.world) - before; grown < 740 || grown > 860 {
 			t.Errorf("grew by %d", grown)
 		}
 	})
@@ -213,13 +228,15 @@ func TestDemoIsLively(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	s := newShop(t, sandbox.WorldSpec{Events: 500, Questions: 300, EventEvery: time.Millisecond, QuestionEvery: time.Millisecond, AnswerAfter: 10 * time.Millisecond})
-	s.inject(sandbox.Fault{Kind: sandbox.Fault500, Rate: 0.1})
+	s := newShop(t, sandbox.WorldSpec{Events: 500, Questions: 300, EventEvery: 5 * time.Millisecond, QuestionEvery: 5 * time.Millisecond, AnswerAfter: 10 * time.Millisecond,
+		Claims: 50, ClaimEvery: 10 * time.Millisecond, ClaimChangeEvery: 10 * time.Millisecond, ReplySignEvery: 10 * time.Millisecond,
+		Feedbacks: 50, Pins: 20, FeedbackEvery: 10 * time.Millisecond, FeedbackChangeEvery: 10 * time.Millisecond, PinEvery: 50 * time.Millisecond, PinChangeEvery: 50 * time.Millisecond})
+	s.inject(sandbox.Fault{Kind: sandbox.Fault500, Rate: 0.1}, sandbox.Fault{Kind: sandbox.FaultBadEntry, Rate: 0.1})
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
 			for n := range 60 {
-				switch (i + n) % 6 {
+				switch (i + n) % 10 {
 				case 0:
 					s.do("GET", events, "")
 				case 1:
@@ -237,6 +254,25 @@ func TestConcurrentUse(t *testing.T) {
 					_ = s.SetQuirks(sandbox.Quirks{InclusiveNext: n%2 == 0})
 					s.Stats()
 					s.Faults()
+				case 6:
+					s.do("GET", claims, "")
+					s.do("GET", download+"x", "")
+				case 7:
+					if all := s.world.Claims(); len(all) > 0 {
+						_ = s.world.DecideClaim(all[0].ID, "reject1") // it exists
+						_ = s.world.ReopenClaim(all[0].ID)
+					}
+					s.world.Chats()
+				case 8:
+					s.do("GET", "/api/v1/feedbacks?isAnswered=true&take=50&skip=0", "")
+					s.do("GET", pins, "")
+					s.world.Pins()
+				case 9:
+					if f, err := s.world.AddFeedback(sandbox.FeedbackSpec{}); err == nil {
+						_, _ = s.world.AddPin(sandbox.PinSpec{FeedbackID: f.ID}) // it exists
+						_ = s.world.DeleteFeedback(f.ID)
+					}
+					s.world.Feedbacks()
 				}
 			}
 		})
@@ -256,6 +292,16 @@ func BenchmarkQuestionsPage(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			benchmark(b, n, "/api/v1/questions?isAnswered=true&take=100&skip=100&dateFrom=%d")
 		})
+	}
+}
+
+func BenchmarkFeedbacks(b *testing.B) {
+	sb, err := sandbox.New(sandbox.Config{Seed: 1, Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{Feedbacks: 1000}}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		sb.Worlds()[0].Feedbacks()
 	}
 }
 
