@@ -9,6 +9,7 @@ package event
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,18 +22,23 @@ import (
 const (
 	Created = "created"
 	Updated = "updated"
+	Removed = "removed"
 )
+
+// SchemaChanged is the type of the one event that is about no item: the
+// marketplace has added or dropped a key in the items of a stream.
+const SchemaChanged = "syncd.schema_changed"
 
 // Fingerprint is what a version of an item means, without its noise; it is
 // written as 16 hexadecimal digits.
 type Fingerprint [8]byte
 
 // String returns the 16 hexadecimal digits of f.
-func (f Fingerprint) String() string { return fmt.Sprintf("%x", f[:]) }
+func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
 
 // Event is one event before it is rendered. Item and Previous are JSON values
-// without insignificant white space; everything else is plain text in the
-// alphabets that the functions of this package produce.
+// without insignificant white space, Schema.Path is any text; everything else is
+// plain text in the alphabets that the functions of this package produce.
 type Event struct {
 	ID           string
 	Source       string
@@ -45,12 +51,22 @@ type Event struct {
 	Backfill     bool
 	Item         json.RawMessage
 	Previous     json.RawMessage // nil unless the type ends in .updated
+	Schema       *SchemaChange   // with the type SchemaChanged, in place of Item
+}
+
+// SchemaChange is the data of a SchemaChanged event.
+type SchemaChange struct {
+	Account, Stream string
+	Path            string // of the key that came or went
+	Count           uint64 // of the items in which it did
 }
 
 const (
 	recordedLayout    = "2006-01-02T15:04:05.000Z07:00"
 	backfillAttribute = `,"backfill":true`
-	beforeItem        = `,"datacontenttype":"application/json","data":{"item":`
+	beforeData        = `,"datacontenttype":"application/json","data":{`
+	itemData          = `"item":`
+	schemaData        = `"account":"`
 )
 
 // AppendJSON appends e as one line of JSON, without the newline. The order of
@@ -76,12 +92,33 @@ func (e *Event) AppendJSON(dst []byte) []byte {
 	if e.Backfill {
 		dst = append(dst, backfillAttribute...)
 	}
-	dst = append(dst, beforeItem...)
+	dst = append(dst, beforeData...)
+	if e.Schema != nil {
+		return e.Schema.append(dst)
+	}
+	dst = append(dst, itemData...)
 	dst = append(dst, e.Item...)
 	if e.Previous != nil {
 		dst = append(dst, `,"previous":`...)
 		dst = append(dst, e.Previous...)
 	}
+	return append(dst, "}}"...)
+}
+
+// append renders the data of a schema change, and the end of its event.
+func (s *SchemaChange) append(dst []byte) []byte {
+	path, err := json.Marshal(s.Path)
+	if err != nil {
+		panic(err) // a string
+	}
+	dst = append(dst, schemaData...)
+	dst = append(dst, s.Account...)
+	dst = append(dst, `","stream":"`...)
+	dst = append(dst, s.Stream...)
+	dst = append(dst, `","path":`...)
+	dst = append(dst, path...)
+	dst = append(dst, `,"count":`...)
+	dst = strconv.AppendUint(dst, s.Count, 10)
 	return append(dst, "}}"...)
 }
 
@@ -137,7 +174,12 @@ func ParseHeader(line []byte) (Header, error) {
 		return h, fmt.Errorf("%w: no %s where it belongs", errNotOurs, a.missing)
 	}
 	rest, h.Backfill = bytes.CutPrefix(a.rest, []byte(backfillAttribute))
-	if !bytes.HasPrefix(rest, []byte(beforeItem)) {
+	rest, ok = bytes.CutPrefix(rest, []byte(beforeData))
+	data := itemData
+	if h.Type == SchemaChanged {
+		data = schemaData
+	}
+	if !ok || !bytes.HasPrefix(rest, []byte(data)) {
 		return h, fmt.Errorf("%w: no data where it belongs", errNotOurs)
 	}
 	var err error

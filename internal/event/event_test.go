@@ -3,6 +3,7 @@ package event_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -112,6 +113,64 @@ func TestParseHeader(t *testing.T) {
 	}
 }
 
+// schemaChanged is about a path that must be escaped to be JSON.
+func schemaChanged() event.Event {
+	const account, stream, path = "shop-a", "feedbacks", `productDetails."a\u200b.<b>"`
+	subject := event.SchemaSubject(stream)
+	at := time.Date(2026, 2, 2, 20, 46, 31, 123_000_000, time.UTC)
+	return event.Event{
+		ID:           event.SchemaChangedID(account, stream, 3, path),
+		Source:       event.Source("wildberries", account, stream),
+		Type:         event.SchemaChanged,
+		Subject:      subject,
+		Time:         at,
+		Recorded:     at,
+		Sequence:     7,
+		PartitionKey: event.PartitionKey(account, subject),
+		Schema:       &event.SchemaChange{Account: account, Stream: stream, Path: path, Count: 1200},
+	}
+}
+
+// Contract §6: the one event that is about no item, as the official SDK and
+// delivery read it.
+func TestSchemaChanged(t *testing.T) {
+	e := schemaChanged()
+	line := e.AppendJSON(nil)
+	var ce cloudevents.Event
+	if err := ce.UnmarshalJSON(line); err != nil {
+		t.Fatal(err)
+	}
+	if err := ce.Validate(); err != nil {
+		t.Error(err)
+	}
+	if ce.Type() != "syncd.schema_changed" || ce.Subject() != "schema/feedbacks" || ce.Source() != "syncd://wildberries/shop-a/feedbacks" ||
+		ce.ID() != "shop-a/feedbacks/syncd:schema_changed/3-31cba6dfdf280717" || ce.Extensions()["partitionkey"] != "shop-a/schema/feedbacks" {
+		t.Errorf("the SDK reads\n%v", ce)
+	}
+	var data map[string]any
+	if err := ce.DataAs(&data); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"account": "shop-a", "stream": "feedbacks", "path": `productDetails."a\u200b.<b>"`, "count": 1200.0}
+	if !maps.Equal(data, want) {
+		t.Errorf("data is %v, want %v", data, want)
+	}
+	h, err := event.ParseHeader(line)
+	wantHeader := event.Header{ID: e.ID, Account: "shop-a", Stream: "feedbacks", Type: e.Type, Subject: e.Subject, Recorded: e.Recorded,
+		Sequence: 7, PartitionKey: e.PartitionKey}
+	if h != wantHeader || err != nil {
+		t.Errorf("header is %+v, %v; want %+v", h, err, wantHeader)
+	}
+	for _, change := range [][2]string{
+		{`"type":"syncd.schema_changed"`, `"type":"wildberries.question.created"`},
+		{`"data":{"account":`, `"data":{"item":`},
+	} {
+		if h, err := event.ParseHeader([]byte(strings.Replace(string(line), change[0], change[1], 1))); err == nil {
+			t.Errorf("with %s for %s it is taken for one of ours: %+v", change[1], change[0], h)
+		}
+	}
+}
+
 // Only what AppendJSON writes is a line of ours.
 func TestParseHeaderRefuses(t *testing.T) {
 	if _, err := event.ParseHeader(nil); err == nil {
@@ -173,6 +232,8 @@ func FuzzParseHeader(f *testing.F) {
 	f.Add([]byte(updatedLine))
 	f.Add([]byte(strings.Replace(updatedLine, `,"datacontenttype"`, `,"backfill":true,"datacontenttype"`, 1)))
 	f.Add([]byte(`{"specversion":"1.0","id":"a/b"}`))
+	schema := schemaChanged()
+	f.Add(schema.AppendJSON(nil))
 	f.Fuzz(func(t *testing.T, line []byte) {
 		h, err := event.ParseHeader(line)
 		if err != nil {
@@ -188,9 +249,14 @@ func FuzzParseHeader(f *testing.F) {
 			ID: h.ID, Source: source, Type: h.Type, Subject: h.Subject, Recorded: h.Recorded,
 			Sequence: h.Sequence, PartitionKey: h.PartitionKey, Backfill: h.Backfill,
 		}
+		end := "}}"
+		if h.Type == event.SchemaChanged {
+			e.Schema = new(event.SchemaChange)
+			end = `","stream":"","path":"","count":0}}`
+		}
 		// The header holds neither the time nor the data.
 		again := strings.Replace(string(e.AppendJSON(nil)), `"time":"0001-01-01T00:00:00Z"`, `"time":"`+at+`"`, 1)
-		again = strings.TrimSuffix(again, "}}")
+		again = strings.TrimSuffix(again, end)
 		if !strings.HasPrefix(string(line), again) {
 			t.Errorf("%q\nis taken for one of ours, but\n%q\nis what we write", line, again)
 		}

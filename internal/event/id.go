@@ -1,6 +1,7 @@
 package event
 
 import (
+	"crypto/sha256"
 	"strconv"
 	"strings"
 )
@@ -58,6 +59,16 @@ func ItemEventID(account, stream, item string) string {
 func VersionEventID(account, stream, item string, n uint64, f Fingerprint) string {
 	return ItemEventID(account, stream, item) + "/" + strconv.FormatUint(n, 10) + "-" + f.String()
 }
+
+// SchemaChangedID is the id of the event about the n-th change (counted from 1)
+// of a stream's schema, which is that of the key at path.
+func SchemaChangedID(account, stream string, n uint64, path string) string {
+	sum := sha256.Sum256([]byte(path))
+	return VersionEventID(account, stream, "syncd:schema_changed", n, Fingerprint(sum[:8]))
+}
+
+// SchemaSubject is what the schema changes of a stream are about.
+func SchemaSubject(stream string) string { return "schema/" + stream }
 
 // Source is the CloudEvents source of a stream.
 func Source(marketplace, account, stream string) string {

@@ -36,6 +36,8 @@ func TestIDs(t *testing.T) {
 		event.ItemEventID("shop-a", "chat_events", item):           "shop-a/chat_events/chat%2E1/event%2F2",
 		event.VersionEventID("shop-a", "chat_events", item, 12, f): "shop-a/chat_events/chat%2E1/event%2F2/12-00010203040506ff",
 		event.Source("wildberries", "shop-a", "questions"):         "syncd://wildberries/shop-a/questions",
+		event.SchemaChangedID("shop-a", "claims", 2, "a[].b"):      "shop-a/claims/syncd:schema_changed/2-dd76e37d53ae54e1",
+		event.SchemaSubject("claims"):                              "schema/claims",
 		event.PartitionKey("shop-a", "chat/1"):                     "shop-a/chat/1",
 		f.String():                                                 "00010203040506ff",
 	} {

@@ -3,7 +3,9 @@
 // A fingerprint covers the meaning of a JSON value and not its noise: the order
 // of keys, white space, the spelling of numbers and of strings, and the query
 // strings of URLs (signatures and expiry times of photo links) make no
-// difference. null is not the same as an absent key. It does no I/O.
+// difference. null is not the same as an absent key. Grown tells apart whether a
+// difference is one of meaning or only of keys that one of the readings has not.
+// It does no I/O.
 package fingerprint
 
 import (
@@ -24,28 +26,53 @@ import (
 
 // Rules is the version of the rules below. Records remember the version they
 // were made by, so that a change of the rules emits nothing by itself: a record
-// of other rules is compared anew from its body.
+// of other rules is compared anew from its body. See RulesOf.
 const Rules = 1
+
+// RulesOf names the rules under which the items of a stream are fingerprinted
+// that ignores these keys: Rules, and what stands for the list if there is one.
+// Neither order nor repetition in the list makes other rules.
+func RulesOf(ignore []string) string {
+	rules := strconv.Itoa(Rules)
+	if len(ignore) == 0 {
+		return rules
+	}
+	h := sha256.New()
+	for _, k := range slices.Compact(slices.Sorted(slices.Values(ignore))) {
+		writeText(h, 'k', k)
+	}
+	return fmt.Sprintf("%s-%x", rules, h.Sum(nil)[:8])
+}
 
 // Of returns the fingerprint of body. ignore lists top-level keys whose change is
 // no news.
 func Of(body json.RawMessage, ignore []string) (event.Fingerprint, error) {
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.UseNumber()
-	var v any
-	if err := d.Decode(&v); err != nil {
-		return event.Fingerprint{}, fmt.Errorf("fingerprint: %w", err)
-	}
-	if m, ok := v.(map[string]any); ok {
-		for _, key := range ignore {
-			delete(m, key)
-		}
+	v, err := decode(body, ignore)
+	if err != nil {
+		return event.Fingerprint{}, err
 	}
 	h := sha256.New()
 	write(h, v)
 	var f event.Fingerprint
 	copy(f[:], h.Sum(nil))
 	return f, nil
+}
+
+// decode reads a body without the ignored keys of its top level. Numbers keep
+// their spelling.
+func decode(body json.RawMessage, ignore []string) (any, error) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, fmt.Errorf("fingerprint: %w", err)
+	}
+	if m, ok := v.(map[string]any); ok {
+		for _, key := range ignore {
+			delete(m, key)
+		}
+	}
+	return v, nil
 }
 
 // write hashes v. Each value begins with a byte for its type, and with a length
