@@ -1,8 +1,10 @@
 package state_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -63,6 +65,52 @@ func BenchmarkCommitPage(b *testing.B) {
 			})
 		}
 	}
+}
+
+// A page as large as pages get: 5,000 items of 2 KB. What the commit needs beyond
+// the bodies themselves is in its allocations, and in the heap at its largest,
+// which holds bbolt's own copy of the pages that it writes, too.
+func BenchmarkCommitLargePage(b *testing.B) {
+	const items, size = 5000, 2000
+	db, _ := filled(b, 10_000)
+	at := 10_000
+	var before, during runtime.MemStats
+	largest := uint64(0)
+	b.ReportAllocs()
+	for range b.N {
+		b.StopTimer()
+		p := pageOf(db, fresh(at, items)...)
+		for i := range p.Items {
+			p.Items[i].Body = json.RawMessage(fmt.Sprintf(`{"id":%d,"text":"%0*d"}`, at+i, size, i))
+		}
+		at += items
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		stop, peak := make(chan struct{}), make(chan uint64)
+		go func() {
+			most := uint64(0)
+			for {
+				select {
+				case <-stop:
+					peak <- most
+					return
+				case <-time.After(time.Millisecond):
+					runtime.ReadMemStats(&during)
+					most = max(most, during.HeapAlloc)
+				}
+			}
+		}()
+		b.StartTimer()
+		if _, err := db.CommitPage(p); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		close(stop)
+		if most := <-peak; most > before.HeapAlloc {
+			largest = max(largest, most-before.HeapAlloc)
+		}
+	}
+	b.ReportMetric(float64(largest)/(items*size), "heap/bodies")
 }
 
 // An idle poll reads a page that is known, and must cost the same however many

@@ -16,9 +16,10 @@ import (
 const checkFindings = 100
 
 // Check reads everything and reports what contradicts the picture in the package
-// comment: bbolt's own structure, records and ids that do not find each other, a
-// log with holes, positions beyond it, retry queues whose parts disagree. It
-// changes nothing, and its cost grows with the file.
+// comment: bbolt's own structure, records and ids that do not find each other, held
+// and staged items that nothing can become of, a log with holes, positions beyond
+// it, retry queues whose parts disagree. It changes nothing, and its cost grows
+// with the file.
 func (db *DB) Check() error {
 	var c check
 	err := db.bolt.View(func(tx *bolt.Tx) error {
@@ -35,6 +36,12 @@ func (db *DB) Check() error {
 		c.eachStream(tx, bucketIDs, func(id StreamID, b *bolt.Bucket) {
 			c.ids(id, b, nested(tx, bucketRecords, id.Account, id.Stream))
 		})
+		c.eachStream(tx, bucketHeld, func(id StreamID, b *bolt.Bucket) {
+			c.held(id, b, nested(tx, bucketRecords, id.Account, id.Stream), stamp)
+		})
+		c.eachStream(tx, bucketStaged, func(id StreamID, b *bolt.Bucket) { c.staged(id, b, stamp) })
+		c.eachStream(tx, bucketOdd, c.odd)
+		c.eachStream(tx, bucketStreams, c.stream)
 		c.log(tx)
 		return tx.Bucket(bucketSinks).ForEach(func(name, raw []byte) error {
 			c.sink(tx, string(name), raw)
@@ -68,17 +75,20 @@ func (c *check) records(id StreamID, records, ids *bolt.Bucket, stamp uint64) {
 		return
 	}
 	_ = records.ForEach(func(k, v []byte) error {
-		var r record
-		if err := json.Unmarshal(v, &r); err != nil {
-			c.add("%s: record %q: %w", id, k, err)
+		r, err := decodeRecord(v)
+		if err != nil || !json.Valid(v) {
+			c.add("%s: record %q is no JSON: %v", id, k, err)
 			return nil
 		}
 		if len(k) < 9 || r.N < 1 || r.V != 1 {
 			c.add("%s: record %q: version %d of format %d", id, k, r.N, r.V)
 			return nil
 		}
-		if r.Stamp > stamp {
-			c.add("%s: record %q carries stamp %d, and the next process begins at %d", id, k, r.Stamp, stamp)
+		if last := max(r.Stamp, r.Missing); last > stamp {
+			c.add("%s: record %q carries stamp %d, and the next process begins at %d", id, k, last, stamp)
+		}
+		if r.Missing != 0 && (r.Removed || r.Missing < r.Stamp) || r.Removed && !r.Emitted {
+			c.add("%s: record %q: marked at %d, read at %d, removed: %t, emitted: %t", id, k, r.Missing, r.Stamp, r.Removed, r.Emitted)
 		}
 		for times := ids.Get(idKey(string(k[8:]))); ; times = times[8:] {
 			if len(times) < 8 {
@@ -116,6 +126,98 @@ func (c *check) ids(id StreamID, ids, records *bolt.Bucket) {
 		}
 		return nil
 	})
+}
+
+// held checks that every held item has an older record that differs.
+func (c *check) held(id StreamID, b, records *bolt.Bucket, stamp uint64) {
+	_ = b.ForEach(func(k, raw []byte) error {
+		h, err := decodeHeld(raw)
+		if err != nil || h.V != 1 || len(h.Paths) == 0 || !json.Valid(raw) {
+			c.add("%s: held item %q cannot be read: %v", id, k, err)
+			return nil
+		}
+		if h.Stamp > stamp {
+			c.add("%s: held item %q carries stamp %d, and the next process begins at %d", id, k, h.Stamp, stamp)
+		}
+		if records == nil || records.Get(k) == nil {
+			c.add("%s: held item %q has no record", id, k)
+			return nil
+		}
+		switch r, err := decodeRecord(records.Get(k)); {
+		case err != nil: // reported with the records
+		case r.Removed || r.Stamp > h.Stamp:
+			c.add("%s: held item %q is older than its record", id, k)
+		case r.Rules == h.Rules && r.FP == h.FP:
+			c.add("%s: held item %q is what is on record", id, k)
+		case string(k[8:]) != h.Item.ID:
+			c.add("%s: held item %q says that it is %q", id, k, h.Item.ID)
+		}
+		return nil
+	})
+}
+
+// staged checks that every staged item can be read and is its key's.
+func (c *check) staged(id StreamID, b *bolt.Bucket, stamp uint64) {
+	_ = b.ForEachBucket(func(walk []byte) error {
+		items := b.Bucket(walk)
+		if items.Get(keyFinal) != nil && items.Get(keyRun) == nil {
+			c.add("%s: the staged walk %s ends, and no run with it", id, walk)
+		}
+		return items.ForEach(func(k, v []byte) error {
+			if k[0] != 'i' {
+				return nil
+			}
+			var s stagedItem
+			_, err := cutBody(v, &s, 2)
+			switch {
+			case err != nil || s.V != 1 || !json.Valid(v):
+				c.add("%s: staged item %q is no JSON: %v", id, k, err)
+			case !bytes.Equal(k[1:], recordKey(s.Item.Created, s.Item.ID)):
+				c.add("%s: staged item %q says that it is %q", id, k, s.Item.ID)
+			case s.Stamp > stamp:
+				c.add("%s: staged item %q carries stamp %d, and the next process begins at %d", id, k, s.Stamp, stamp)
+			}
+			return nil
+		})
+	})
+}
+
+// odd checks that each entry of the quarantine is there with what is said of it,
+// that they are counted, and that there are no more than may be.
+func (c *check) odd(id StreamID, b *bolt.Bucket) {
+	entries, err := readOdd(b)
+	if err != nil {
+		c.add("%s: the quarantine cannot be read: %w", id, err)
+		return
+	}
+	keys := 0
+	_ = b.ForEach(func(_, _ []byte) error {
+		keys++
+		return nil
+	})
+	if keys != 2*len(entries) || uint64(len(entries)) != b.Sequence() || len(entries) > maxOdd {
+		c.add("%s: the quarantine has %d entries in %d keys, and counts %d", id, len(entries), keys, b.Sequence())
+	}
+	for _, e := range entries {
+		raw := b.Get(rawKey(e.key))
+		whole := e.Size <= maxOddRaw
+		if len(raw) != min(e.Size, maxOddRaw) || whole && !bytes.Equal(oddKey(raw), e.key) || e.Count < 1 {
+			c.add("%s: odd entry %x of %d bytes has %d, seen %d times", id, e.key, e.Size, len(raw), e.Count)
+		}
+	}
+}
+
+// stream checks that what is kept about a stream can be read.
+func (c *check) stream(id StreamID, b *bolt.Bucket) {
+	out := Stream{Walks: make(map[string]WalkState)}
+	if err := readWalks(b, &out); err != nil {
+		c.add("%s: %w", id, err)
+	}
+	for key, v := range map[string]any{string(keyMeta): new(stream), string(keyVerdict): new(verdict), string(keyChanges): new(schemaChanges)} {
+		if _, err := getJSON(b, []byte(key), v); err != nil {
+			c.add("%s: %w", id, err)
+		}
+	}
 }
 
 // log checks that sequences are dense up to the newest, and say what their keys

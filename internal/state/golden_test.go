@@ -130,8 +130,21 @@ func dump(t *testing.T, out *strings.Builder, key, value []byte, b *bolt.Bucket,
 		return
 	}
 	fmt.Fprintf(out, "%s%s\n", depth, text)
+	keys := 0
+	_ = b.ForEach(func(_, _ []byte) error {
+		keys++
+		return nil
+	})
+	at := 0
 	_ = b.ForEach(func(k, v []byte) error {
-		dump(t, out, k, v, b.Bucket(k), drawn, path)
+		var line strings.Builder // of the many in a bucket the first and the last show what they are like
+		dump(t, &line, k, v, b.Bucket(k), drawn, path)
+		switch at++; {
+		case keys <= 8 || at <= 4 || at == keys:
+			out.WriteString(line.String())
+		case at == 5:
+			fmt.Fprintf(out, "%s  … %d more\n", depth, keys-5)
+		}
 		return nil
 	})
 }
@@ -149,8 +162,10 @@ func readable(name string, key []byte) string {
 		return moment(key) + " " + string(key[8:])
 	case "i<created><item id>":
 		return "i " + moment(key[1:]) + " " + string(key[9:])
-	case "<8 bytes of SHA-256 of the item id>":
+	case "<8 bytes of SHA-256 of the item id>", "<8 bytes of SHA-256 of the entry>":
 		return fmt.Sprintf("%x", key)
+	case "<8 bytes of SHA-256 of the entry>raw":
+		return fmt.Sprintf("%x %s", key[:8], key[8:])
 	case "<sequence>", "<seq>":
 		return number(key)
 	case `<partition key>\x00<seq>`:

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	bolt "go.etcd.io/bbolt"
+
 	"syncd/internal/event"
 	"syncd/internal/fingerprint"
 	"syncd/internal/state"
@@ -71,6 +73,24 @@ func (f *file) reopen() {
 	f.DB = db
 }
 
+// edit changes the file behind the state's back.
+func (f *file) edit(fn func(tx *bolt.Tx) error) {
+	f.t.Helper()
+	if err := f.DB.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+	b, err := bolt.Open(f.cfg.Path, 0o600, nil)
+	if err == nil {
+		err = errors.Join(b.Update(fn), b.Close())
+	}
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if f.DB, err = state.Open(f.cfg); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 // bytes returns the file as it is on disk.
 func (f *file) bytes() []byte {
 	f.t.Helper()
@@ -115,11 +135,18 @@ func question(id string, minute int, text string) state.Item {
 		Fingerprint: print1(body), Body: json.RawMessage(body)}
 }
 
+// withBody is an item as another reading showed it.
+func withBody(it state.Item, body string) state.Item {
+	it.Body, it.Fingerprint = json.RawMessage(body), print1(body)
+	return it
+}
+
 func pageOf(db *state.DB, items ...state.Item) state.Page {
 	return state.Page{
 		Stream: questions, Marketplace: "wildberries", Walk: "news", Stamp: db.Stamp(), Now: day.Add(24 * time.Hour), Items: items,
 		Cursor: []byte(fmt.Sprintf(`{"after":%d}`, len(items))), Rules: "1",
 		Refingerprint: func(b json.RawMessage) (event.Fingerprint, error) { return fingerprint.Of(b, nil) },
+		Grown:         func(old, new json.RawMessage) ([]string, bool, error) { return fingerprint.Grown(old, new, nil) },
 	}
 }
 
@@ -163,7 +190,7 @@ func cursor(t *testing.T, db *state.DB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(s.Cursors["news"])
+	return string(s.Walks["news"].Cursor)
 }
 
 func idHash(id string) []byte {

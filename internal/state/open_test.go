@@ -225,7 +225,7 @@ func TestOpenStream(t *testing.T) {
 			f := open(t)
 			for i := range 2 {
 				s, err := f.DB.OpenStream(questions, test.start, day)
-				if err != nil || !s.Start.Equal(test.want) || !s.Began.Equal(day) || s.Walked || len(s.Cursors) != 0 {
+				if err != nil || !s.Start.Equal(test.want) || !s.Began.Equal(day) || s.Walked || len(s.Walks) != 0 {
 					t.Fatalf("%d: %+v %v", i, s, err)
 				}
 				other := day.Add(time.Hour)
@@ -314,5 +314,27 @@ func fill(t *testing.T, db *state.DB) {
 		{Seq: 2, Key: "shop-a/question/q3", Attempts: 1, First: day, Next: day.Add(5 * time.Second), Status: 500, Error: "answer 500"},
 		{Seq: 3, Key: "shop-a/question/q3", Next: day},
 	}}))
+	p = pageOf(db)
+	p.Walk, p.Began, p.Done, p.Cursor = "full", day, true, []byte(`{"full":0}`)
+	commit(t, db, p)
+	p = pageOf(db)
+	p.Read, p.Keep = 7, true
+	p.Odd = []state.Odd{{Raw: json.RawMessage(`{"no":"id"`), Reason: "no id"}}
+	commit(t, db, p)
+	_, err = db.AskBackfill(questions, day.Add(-time.Hour), day)
+	must(err)
+	// A schema change whose settlement is not done.
+	feedbacks := pageOf(db)
+	feedbacks.Stream.Stream, feedbacks.Now = "feedbacks", day
+	for _, more := range []string{"", `,"new":1`} {
+		feedbacks.Stamp, feedbacks.Items = db.Stamp(), nil
+		for i := range 101 {
+			feedbacks.Items = append(feedbacks.Items, withBody(question(fmt.Sprintf("f%03d", i), i, ""), fmt.Sprintf(`{"id":%d%s}`, i, more)))
+		}
+		commit(t, db, feedbacks)
+	}
+	if _, done, err := db.SettleHeld(feedbacks, 101, 100); done || err != nil {
+		t.Fatal(done, err)
+	}
 	must(db.Ledger().Save("wildberries/seller-1/chat", json.RawMessage(`{"v":1,"tokens":0}`)))
 }

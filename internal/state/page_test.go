@@ -362,7 +362,7 @@ func TestStagedWalk(t *testing.T) {
 					t.Fatalf("%q", got)
 				}
 				s, err := f.DB.OpenStream(questions, nil, day)
-				if err != nil || string(s.Cursors["news"]) != "page 2" || !s.Walked {
+				if err != nil || string(s.Walks["news"].Cursor) != "page 2" || !s.Walked {
 					t.Fatalf("%+v %v", s, err)
 				}
 			})

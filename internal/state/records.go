@@ -4,24 +4,93 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"syncd/internal/event"
 )
 
-// streamRecords are the records of one stream inside a transaction. Both buckets
-// are nil where the stream has none yet.
-type streamRecords struct {
-	records, ids *bolt.Bucket
+// record is what is kept of an item.
+type record struct {
+	V       int             `json:"v"`
+	N       uint64          `json:"n"`
+	FP      string          `json:"fp,omitempty"` // immutable items have none
+	Rules   string          `json:"rules,omitempty"`
+	Kind    string          `json:"kind,omitempty"` // with Subject, so that an event needs no reading
+	Subject string          `json:"subject,omitempty"`
+	Stamp   uint64          `json:"stamp"`
+	At      int64           `json:"at"`
+	Changed int64           `json:"changed,omitempty"`
+	Emitted bool            `json:"emitted,omitempty"`
+	Missing uint64          `json:"missing,omitempty"` // the stamp at which a run began that did not show it; no reading since
+	Removed bool            `json:"removed,omitempty"`
+	Body    json.RawMessage `json:"body,omitempty"`
 }
 
-func openRecords(tx *bolt.Tx, id StreamID) streamRecords {
-	return streamRecords{
+func (r *record) encode() []byte {
+	head := *r
+	head.Body = nil
+	raw, err := marshal(&head)
+	if err != nil {
+		panic(err) // numbers, booleans and plain text
+	}
+	if r.Body == nil {
+		return raw
+	}
+	return withBody(raw, r.Body, 1)
+}
+
+// decodeRecord reads a record. Its body is a part of raw, so it lives no longer
+// than the transaction.
+func decodeRecord(raw []byte) (*record, error) {
+	var r record
+	body, err := cutBody(raw, &r, 1)
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		r.Body = body
+	}
+	return &r, nil
+}
+
+func parseFingerprint(s string) (event.Fingerprint, error) {
+	var f event.Fingerprint
+	raw, err := hex.DecodeString(s)
+	if err != nil || len(raw) != len(f) {
+		return f, fmt.Errorf("%q is no fingerprint", s)
+	}
+	return event.Fingerprint(raw), nil
+}
+
+// streamRecords are the records of one stream inside a transaction, and what is
+// kept aside of them. The buckets are nil where the stream has none yet.
+type streamRecords struct {
+	records, ids, held *bolt.Bucket
+}
+
+func openRecords(tx *bolt.Tx, id StreamID) *streamRecords {
+	return &streamRecords{
 		records: nested(tx, bucketRecords, id.Account, id.Stream),
 		ids:     nested(tx, bucketIDs, id.Account, id.Stream),
+		held:    nested(tx, bucketHeld, id.Account, id.Stream),
 	}
+}
+
+// ensure makes the buckets of records where they are missing.
+func (s *streamRecords) ensure(tx *bolt.Tx, id StreamID) (err error) {
+	if s.records != nil {
+		return nil
+	}
+	if s.records, err = ensure(tx, bucketRecords, id.Account, id.Stream); err != nil {
+		return err
+	}
+	s.ids, err = ensure(tx, bucketIDs, id.Account, id.Stream)
+	return err
 }
 
 // timeKey is t in a key: times before 1970 sort as 0.
@@ -43,7 +112,7 @@ func idKey(id string) []byte {
 // find returns an item's record and its key, or nil. First where the item's own
 // time says, then wherever its id is filed: the time may have been missing, or
 // another one, when it was first seen.
-func (s streamRecords) find(it *Item) ([]byte, *record, error) {
+func (s *streamRecords) find(it *Item) ([]byte, *record, error) {
 	if s.records == nil {
 		return nil, nil, nil
 	}
@@ -63,21 +132,24 @@ func (s streamRecords) find(it *Item) ([]byte, *record, error) {
 	return nil, nil, nil
 }
 
-func (s streamRecords) get(key []byte) (*record, error) {
+// get returns the record with a key, or nil.
+func (s *streamRecords) get(key []byte) (*record, error) {
+	if s.records == nil {
+		return nil, nil
+	}
 	raw := s.records.Get(key)
 	if raw == nil {
 		return nil, nil
 	}
-	// Unmarshal copies the body out of the transaction's memory.
-	var r record
-	if err := json.Unmarshal(raw, &r); err != nil {
+	r, err := decodeRecord(raw)
+	if err != nil {
 		return nil, fmt.Errorf("record %q cannot be read: %w", key[8:], err)
 	}
-	return &r, nil
+	return r, nil
 }
 
 // file enters a new item into ids and returns the key for its record.
-func (s streamRecords) file(it *Item, now time.Time) ([]byte, error) {
+func (s *streamRecords) file(it *Item, now time.Time) ([]byte, error) {
 	at := it.Created
 	if at.IsZero() {
 		at = now

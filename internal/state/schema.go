@@ -19,15 +19,21 @@ var (
 	bucketRecords  = []byte("records")
 	bucketIDs      = []byte("ids")
 	bucketStaged   = []byte("staged")
+	bucketHeld     = []byte("held")
+	bucketOdd      = []byte("odd")
 	bucketEvents   = []byte("events")
 	bucketSinks    = []byte("sinks")
 	bucketRetries  = []byte("retries")
 	bucketBudgets  = []byte("budgets")
 
-	keySchema = []byte("schema")
-	keyStamp  = []byte("stamp")
-	keyMeta   = []byte("meta")
-	keyFinal  = []byte("final")
+	keySchema   = []byte("schema")
+	keyStamp    = []byte("stamp")
+	keyMeta     = []byte("meta")
+	keyBackfill = []byte("backfill")
+	keyChanges  = []byte("schema_changes")
+	keyVerdict  = []byte("verdict")
+	keyFinal    = []byte("final")
+	keyRun      = []byte("run")
 
 	bucketHeads     = []byte("heads")
 	bucketDue       = []byte("due")
@@ -43,7 +49,7 @@ var migrations = []func(tx *bolt.Tx) error{
 
 func createBuckets(tx *bolt.Tx) error {
 	for _, name := range [][]byte{bucketMeta, bucketAccounts, bucketStreams, bucketRecords, bucketIDs, bucketStaged,
-		bucketEvents, bucketSinks, bucketRetries, bucketBudgets} {
+		bucketHeld, bucketOdd, bucketEvents, bucketSinks, bucketRetries, bucketBudgets} {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
@@ -109,6 +115,37 @@ func putJSON(b *bolt.Bucket, key []byte, v any) error {
 		return err
 	}
 	return b.Put(key, raw)
+}
+
+// bodyKey is where the body begins in the values that end in one: everything in
+// front of it is ours, and the quotes of texts in there are escaped, so it occurs
+// there once.
+var bodyKey = []byte(`,"body":`)
+
+// withBody adds a body, byte for byte, as the last key of the object at the end of
+// head, which ends in that many braces. encoding/json would spell it anew.
+func withBody(head []byte, body json.RawMessage, braces int) []byte {
+	end := len(head) - braces
+	out := make([]byte, 0, len(head)+len(bodyKey)+len(body))
+	out = append(out, head[:end]...)
+	out = append(out, bodyKey...)
+	out = append(out, body...)
+	return append(out, head[end:]...)
+}
+
+// cutBody reads into v what withBody has put together, all but the body, which it
+// returns: a part of raw, so no longer there than that is.
+func cutBody(raw []byte, v any, braces int) (json.RawMessage, error) {
+	head, body, ok := bytes.Cut(raw, bodyKey)
+	if !ok {
+		return nil, json.Unmarshal(raw, v)
+	}
+	if len(body) <= braces {
+		return nil, errors.New("cut short")
+	}
+	end := len(body) - braces
+	whole := make([]byte, 0, len(head)+braces)
+	return body[:end:end], json.Unmarshal(append(append(whole, head...), body[end:]...), v)
 }
 
 // getJSON reads key into v; false: it is not there.

@@ -12,18 +12,22 @@
 //
 //	meta
 //	  schema      {"v":1,"version":N}     which migrations this file has seen
-//	  stamp       8 bytes                 the highest reading stamp that a record or a staged item carries
+//	  stamp       8 bytes                 the highest reading stamp that a record, or a held or staged item carries
 //	accounts
 //	  <account>   {"v":1,"marketplace","seller","first_poll"}   the pinned seller
 //	streams
 //	  <account>
 //	    <stream>
-//	      meta           {"v":1,"start","began","walked"}       what is old, decided once
-//	      cursor:<walk>  bytes, the source's own                where each walk continues
+//	      meta            {"v":1,"start","began","walked"}       what is old, decided once
+//	      cursor:<walk>   bytes, the source's own                where each walk continues
+//	      walk:<walk>     {"v":1,"began","done","read"}          its last complete run, and how much the one going on has read
+//	      backfill        {"v":1,"since","asked"}                a request that is not done
+//	      schema_changes  {"v":1,"n"}                            how many events say that the schema has changed
+//	      verdict         {"v":1,"paths"}                        a settlement of held items that is not done: what it adopts
 //	records
 //	  <account>
 //	    <stream>
-//	      <created><item id>   {"v":1,"n","fp","rules","stamp","at","changed","emitted","body"}
+//	      <created><item id>   {"v":1,"n","fp","rules","kind","subject","stamp","at","changed","emitted","missing","removed","body"}
 //	ids
 //	  <account>
 //	    <stream>
@@ -33,7 +37,17 @@
 //	    <stream>
 //	      <walk>
 //	        final        the cursor that takes effect with the last staged item; present: the walk is complete
+//	        run          {"v":1,"began","asked"}                what that ends
 //	        i<created><item id>   {"v":1,"stamp","item"}        items whose order is known only at the end
+//	held
+//	  <account>
+//	    <stream>
+//	      <created><item id>   {"v":1,"stamp","fp","rules","paths","item"}   differs from the record of this key only by keys that came or went
+//	odd
+//	  <account>
+//	    <stream>
+//	      <8 bytes of SHA-256 of the entry>      {"v":1,"reason","size","first","last","count"}   entries of pages that are no items; the bucket's own sequence counts them
+//	      <8 bytes of SHA-256 of the entry>raw   bytes, the beginning of the entry
 //	events
 //	  <sequence>  the event, exactly the line that every sink sends
 //	sinks
@@ -126,7 +140,10 @@ func Open(cfg Config) (*DB, error) {
 		// commit: a commit costs less, and a large file opens a little slower.
 		NoFreelistSync: true,
 		FreelistType:   bolt.FreelistMapType,
-		OpenFile:       openWhole,
+		// Address space, not memory: where the file outgrows its mapping, bbolt waits
+		// for every reader, and copies all that the transaction has written.
+		InitialMmapSize: 1 << 30,
+		OpenFile:        openWhole,
 	})
 	switch {
 	case errors.Is(err, bolterrors.ErrTimeout):
@@ -177,9 +194,10 @@ func (db *DB) Size() int64 {
 }
 
 // Stamp returns a number larger than all it has returned before, also in earlier
-// processes as far as a record or a staged item carries it. Take one before sending a request: of
-// two readings of an item, the one with the larger stamp is the later. It is not
-// a time, so a clock that is set back does not make readings older.
+// processes as far as a record, or a held or staged item carries it. Take one
+// before sending a request: of two readings of an item, the one with the larger
+// stamp is the later. It is not a time, so a clock that is set back does not make
+// readings older.
 func (db *DB) Stamp() uint64 { return db.stamp.Add(1) }
 
 // update runs fn in a read-write transaction. When it returns nil the changes are

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -60,12 +61,29 @@ func (db *DB) PinAccount(name, marketplace, seller string, now time.Time) (Accou
 	return Account{Marketplace: a.Marketplace, Seller: a.Seller, FirstPoll: time.UnixMilli(a.FirstPoll).UTC()}, nil
 }
 
+// Sellers returns the pinned seller of each account that was ever used.
+func (db *DB) Sellers() (map[string]string, error) {
+	out := make(map[string]string)
+	err := db.bolt.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketAccounts).ForEach(func(k, raw []byte) error {
+			var a account
+			if err := json.Unmarshal(raw, &a); err != nil {
+				return fmt.Errorf("account %s cannot be read: %w", k, err)
+			}
+			out[string(k)] = a.Seller
+			return nil
+		})
+	})
+	return out, err
+}
+
 // Stream is what is known of a stream since its first use.
 type Stream struct {
-	Start   time.Time // items older than this are recorded silently; zero: none is old
-	Began   time.Time // the account's first poll
-	Walked  bool      // the first walk is complete
-	Cursors map[string][]byte
+	Start    time.Time            // items older than this are recorded silently; zero: none is old
+	Began    time.Time            // the account's first poll
+	Walked   bool                 // the first walk is complete
+	Walks    map[string]WalkState // of those that have begun
+	Backfill *Backfill            // a request that is not done; nil: none
 }
 
 type stream struct {
@@ -75,14 +93,12 @@ type stream struct {
 	Walked bool  `json:"walked,omitempty"`
 }
 
-const cursorPrefix = "cursor:"
-
 // OpenStream returns what is known of a stream. At its first use it decides for
 // good what is old: start, or the account's first poll where start is nil.
 func (db *DB) OpenStream(id StreamID, start *time.Time, began time.Time) (Stream, error) {
 	var s stream
 	found := false
-	out := Stream{Cursors: make(map[string][]byte)}
+	out := Stream{Walks: make(map[string]WalkState)}
 	err := db.bolt.View(func(tx *bolt.Tx) error {
 		b := nested(tx, bucketStreams, id.Account, id.Stream)
 		if b == nil {
@@ -92,12 +108,7 @@ func (db *DB) OpenStream(id StreamID, start *time.Time, began time.Time) (Stream
 		if found, err = getJSON(b, keyMeta, &s); err != nil {
 			return err
 		}
-		return b.ForEach(func(k, v []byte) error {
-			if walk, ok := bytes.CutPrefix(k, []byte(cursorPrefix)); ok {
-				out.Cursors[string(walk)] = bytes.Clone(v)
-			}
-			return nil
-		})
+		return readWalks(b, &out)
 	})
 	if err != nil {
 		return Stream{}, fmt.Errorf("open stream %s: %w", id, err)
