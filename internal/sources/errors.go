@@ -15,10 +15,12 @@ type Kind string
 
 // The kinds of failure.
 const (
-	Temporary    Kind = "temporary"    // try again later: network, 5xx, an answer that cannot be read
+	Temporary    Kind = "temporary"    // try again later: network, a connection that broke off, 5xx
+	Unreadable   Kind = "unreadable"   // a 2xx that is not what it should be: a gateway's page, damaged, an error inside; try again later
 	RateLimited  Kind = "rate_limited" // 429: the budget is spent; the bucket already knows until when
 	Unauthorized Kind = "unauthorized" // 401: stops the API group of the account
-	Forbidden    Kind = "forbidden"    // 402, 403: stops what Scope says
+	Payment      Kind = "payment"      // 402: somebody has to pay; stops what Scope says
+	Forbidden    Kind = "forbidden"    // 403: stops what Scope says
 	Rejected     Kind = "rejected"     // other 4xx: our parameters are wrong, which is a bug of ours
 	BudgetWait   Kind = "budget_wait"  // the next token comes after the deadline of the context
 )
@@ -38,8 +40,10 @@ type Error struct {
 	Kind     Kind
 	Scope    Scope
 	Endpoint string    // for people: "GET /api/v1/questions"
+	Request  string    // the path with its parameters, for people who want to try it; empty if none was made
 	Status   int       // HTTP status; 0 when there was no answer
 	Until    time.Time // RateLimited, BudgetWait: when the next request is allowed; zero if unknown
+	TooMuch  bool      // the answer was longer than allowed, or still arriving when its time was over: asking for less may help
 	Hint     string    // what the operator can do; empty if nothing
 	Err      error
 }

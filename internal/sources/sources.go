@@ -36,8 +36,9 @@ type Query struct {
 	Stream  string
 	Walk    Walk
 	Cursor  Cursor        // as the last page of this walk returned it
-	Since   time.Time     // the walk need not show items older than this; zero: as far back as the API goes
-	Overlap time.Duration // how far back from the newest item a run of News begins
+	Since   time.Time     // News, Backfill: the walk need not show items older than this; zero: as far back as the API goes
+	Overlap time.Duration // News: how far back from the newest item a run begins. Sweep: what is younger is read by News anyway
+	Window  time.Duration // Sweep, Full: how far back from now changes are looked for
 	Now     time.Time     // the engine's clock; a source trusts it only as far as the API's own Date agrees
 }
 
@@ -52,6 +53,10 @@ type Page struct {
 	// an earlier process began does not show what appeared since.
 	Began time.Time
 
+	// Partial, on the last page of a run, says that the run did not show everything
+	// that exists, so what it did not show may still be there.
+	Partial bool
+
 	// Date is the marketplace's clock when it answered; zero if it did not say.
 	Date time.Time
 
@@ -63,6 +68,16 @@ type Page struct {
 	// Undecodable counts the entries that could not be told apart as items, for
 	// want of an id. They are reported with their raw form.
 	Undecodable []Undecodable
+
+	// Progress is the part of the run that has been read, above 0 and up to 1, as
+	// far as the source can tell; 0: it cannot.
+	Progress float64
+
+	// Reached is up to when everything has been read, where a run goes from the
+	// oldest item to the newest and has not reached the present, be it done or not:
+	// a stream that stays behind gets more than its budget can read. Zero: it does
+	// not go so, or is not behind.
+	Reached time.Time
 
 	// Note is a fact about the API's behaviour that the operator should know of;
 	// empty almost always. It is logged when it changes.
@@ -92,6 +107,9 @@ type Item struct {
 	Changed time.Time
 	// Immutable items never change: they have one version, and no `updated`.
 	Immutable bool
+	// Wakes is another stream that is worth a poll when this item is new: the
+	// list of chats for the first message of a chat. Empty: none.
+	Wakes string
 	// Body is the item as the marketplace sent it, without the white space
 	// between tokens.
 	Body json.RawMessage
@@ -114,6 +132,16 @@ type Source interface {
 	Seller() string
 }
 
+// Skipper is what a source can do about a page that fails for ever: an entry
+// that the marketplace itself cannot send.
+//
+// Skip returns the cursor that steps over the least that can be stepped over of
+// what q would ask for next, and says in words what that leaves out. It sends
+// nothing. Its error says why there is nothing to step over.
+type Skipper interface {
+	Skip(q Query) (next Cursor, leftOut string, err error)
+}
+
 // Stream describes one stream of a marketplace: contract §5.
 type Stream struct {
 	Name     string
@@ -122,6 +150,8 @@ type Stream struct {
 	Actions  []string      // that its events can have
 	Schedule string        // default
 	Overlap  time.Duration // default; zero: the stream has none
+	Walks    []Walk        // that it has
+	Whole    bool          // each run of News reads all that the API shows, so it sees changes too
+	Vanish   bool          // Whole, and an item that two runs in a row do not show is an event: `removed`
 	Off      bool          // off unless the configuration says otherwise
-	Later    bool          // part of the contract, not built yet
 }

@@ -1,7 +1,6 @@
 package apiclient
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -32,15 +31,13 @@ const slowInterval = 10 * time.Second
 // sent again within that time.
 const settle = 2 * time.Second
 
-// Priority orders those who wait for one bucket; lower goes first.
-type Priority int
-
-// The priorities, by walk: fresh news before sweeps before history.
-const (
-	PriorityNews Priority = iota
-	PrioritySweep
-	PriorityBackfill
-)
+// courtesy is how long, in a process that has just begun, the first one to come
+// to a slow bucket lets those go ahead whose turn it is: a part of its interval,
+// and long enough for everybody to have come. Without it, a token that is there
+// at the start would go to whoever is quickest, with `once` each time anew.
+func (b *Bucket) courtesyLocked() time.Duration {
+	return min(b.pause/10, 30*time.Second)
+}
 
 // Ledger keeps what must survive the process. Save returns when the value is
 // durable. Both may be called concurrently.
@@ -63,6 +60,8 @@ type Ledger interface {
 //     at least the interval from the answer on;
 //   - the marketplace's headers only ever lower it.
 //
+// Those who wait share it by their weights: see queue.
+//
 // All methods are safe for concurrent use.
 type Bucket struct {
 	key    string
@@ -82,14 +81,8 @@ type Bucket struct {
 	stormed   uint64    // the last request sent before the latest of them
 	sent      uint64
 	inFlight  map[uint64]struct{} // numbers of the requests without an answer yet
-	waiters   []*waiter           // by priority, then by arrival; the first alone may spend
-	tickets   uint64
-}
-
-type waiter struct {
-	priority Priority
-	ticket   uint64
-	turn     chan struct{} // size 1: look again
+	queue     queue               // the first in it alone may spend
+	began     time.Time
 }
 
 // saved is a bucket in the ledger. Times are wall clock, Unix milliseconds: a
@@ -100,6 +93,8 @@ type saved struct {
 	V         int   `json:"v"`
 	FullAt    int64 `json:"full_at,omitempty"`    // slow buckets: when it will be full again
 	NotBefore int64 `json:"not_before,omitempty"` // what a 429 said
+
+	Flows map[string]savedFlow `json:"flows,omitempty"` // slow buckets: whose turn it is
 }
 
 func newBucket(key string, limit Limit, share float64, ledger Ledger, log *slog.Logger) (*Bucket, error) {
@@ -117,6 +112,8 @@ func newBucket(key string, limit Limit, share float64, ledger Ledger, log *slog.
 	// Saved times become distances from now, which has a monotonic reading: a
 	// wall clock that jumps from here on changes nothing.
 	now := time.Now()
+	b.began = now
+	b.queue.load(s.Flows, now)
 	b.kept = raw != nil
 	b.setShareLocked(share)
 	switch {
@@ -159,13 +156,12 @@ func (b *Bucket) setShareLocked(share float64) {
 	}
 }
 
-// lowerShare makes the bucket obey the smallest share that any of the seller's
-// accounts asks for. It keeps one token at most: what the larger share had saved
-// up is not the smaller one's to spend.
-func (b *Bucket) lowerShare(share float64) {
+// changeShare makes the bucket obey a new share. It keeps one token at most: what
+// a larger share had saved up is not a smaller one's to spend.
+func (b *Bucket) changeShare(share float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if share >= b.share {
+	if share == b.share {
 		return
 	}
 	at := later(time.Now(), b.notBefore)
@@ -238,26 +234,29 @@ type Grant struct {
 // Acquire waits for a token and spends it; for a slow bucket the spend is
 // durable before Acquire returns, so a crash from here on costs a token but
 // never the budget. If the token comes only after ctx's deadline the error says
-// so at once (sources.BudgetWait); otherwise the only errors are ctx's and, as
-// sources.Temporary, the ledger's.
-func (b *Bucket) Acquire(ctx context.Context, p Priority) (*Grant, error) {
+// so at once (sources.BudgetWait), and also when it turns out later; otherwise
+// the only errors are ctx's and, as sources.Temporary, the ledger's.
+func (b *Bucket) Acquire(ctx context.Context, f Flow) (*Grant, error) {
+	return b.acquire(ctx, f, true)
+}
+
+func (b *Bucket) acquire(ctx context.Context, f Flow, patient bool) (*Grant, error) {
 	start := time.Now()
 	b.mu.Lock()
-	w := &waiter{priority: p, ticket: b.tickets, turn: make(chan struct{}, 1)}
-	b.tickets++
-	i, _ := slices.BinarySearchFunc(b.waiters, w, func(a, w *waiter) int {
-		return cmp.Or(cmp.Compare(a.priority, w.priority), cmp.Compare(a.ticket, w.ticket))
-	})
-	b.waiters = slices.Insert(b.waiters, i, w)
-	if i == 0 && len(b.waiters) > 1 {
-		b.waiters[1].nudge()
-	}
-	defer func() {
-		first := b.waiters[0] == w
-		b.waiters = slices.DeleteFunc(b.waiters, func(o *waiter) bool { return o == w })
-		if first {
-			b.wakeLocked()
+	w := b.queue.join(f, patient, start)
+	deadline, hurried := ctx.Deadline()
+	w.hurried = hurried
+	if !w.flow.saved && b.kept && b.slowLocked() {
+		// Or a process that always dies before its second token, as `once` does,
+		// would give each token to the same flow: nobody would remember the others.
+		if err := b.saveAnewLocked(); err != nil {
+			b.log.Error("whose turn it is could not be saved", "budget", b.key, "flow", f.Name, "err", err)
 		}
+	}
+	b.wakeLocked() // those behind it have longer to wait
+	defer func() {
+		b.queue.leave(w)
+		b.wakeLocked()
 		b.mu.Unlock()
 	}()
 	for {
@@ -265,12 +264,12 @@ func (b *Bucket) Acquire(ctx context.Context, p Priority) (*Grant, error) {
 			return nil, context.Cause(ctx)
 		}
 		now := time.Now()
-		ahead := slices.Index(b.waiters, w)
-		d := b.waitLocked(now, ahead)
+		ahead := slices.Index(b.queue.waiters, w)
+		d := b.turnLocked(now, ahead)
 		if ahead == 0 && d == 0 {
-			return b.spendLocked(now, start)
+			return b.spendLocked(w, now, start)
 		}
-		if deadline, ok := ctx.Deadline(); ok && now.Add(d).After(deadline) {
+		if hurried && now.Add(d).After(deadline) {
 			return nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key,
 				Until: now.Add(d), Err: fmt.Errorf("the next request is allowed at %s", now.Add(d).UTC().Format(time.RFC3339))}
 		}
@@ -288,19 +287,24 @@ func (b *Bucket) Acquire(ctx context.Context, p Priority) (*Grant, error) {
 	}
 }
 
-func (w *waiter) nudge() {
-	select {
-	case w.turn <- struct{}{}:
-	default:
+// turnLocked is how long the next token is away for a waiter, if nobody comes who
+// goes before it. It is later than what turns out when those ahead give up.
+func (b *Bucket) turnLocked(now time.Time, ahead int) time.Duration {
+	d := b.waitLocked(now, ahead)
+	if b.slowLocked() && b.queue.awaits() {
+		d = max(d, b.began.Add(b.courtesyLocked()).Sub(now))
 	}
+	return d
 }
 
-// spendLocked takes the token that waitLocked found. If the ledger cannot keep the
-// spend the token stays: no request leaves.
-func (b *Bucket) spendLocked(now, start time.Time) (*Grant, error) {
+// spendLocked takes the token that waitLocked found for w. If the ledger cannot
+// keep the spend the token stays: no request leaves.
+func (b *Bucket) spendLocked(w *waiter, now, start time.Time) (*Grant, error) {
+	undo := b.queue.serve(w, now)
 	if b.slowLocked() || !b.kept {
 		full := now.Add(time.Duration((float64(b.usable) - b.limiter.TokensAt(now) + 1) * float64(b.pause)))
 		if err := b.saveLocked(full); err != nil {
+			undo()
 			return nil, &sources.Error{Kind: sources.Temporary, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key,
 				Err: fmt.Errorf("save the budget before a request: %w", err)}
 		}
@@ -316,6 +320,7 @@ func (b *Bucket) saveLocked(full time.Time) error {
 	s := saved{V: 1}
 	if b.slowLocked() {
 		s.FullAt = full.UnixMilli() + 1
+		s.Flows = b.queue.save(time.Now())
 	}
 	if b.cooling {
 		// By today's wall clock, which may have been set since notBefore was.
@@ -418,6 +423,10 @@ func (b *Bucket) throttledLocked(g *Grant, now time.Time, retry time.Duration) {
 func (b *Bucket) saveAnew() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	return b.saveAnewLocked()
+}
+
+func (b *Bucket) saveAnewLocked() error {
 	now := time.Now()
 	if !b.kept || !b.slowLocked() && !now.Before(b.notBefore) {
 		return nil
@@ -427,9 +436,17 @@ func (b *Bucket) saveAnew() error {
 	return b.saveLocked(now.Add(at.Sub(now) + time.Duration(missing*float64(b.pause))))
 }
 
+// wakeLocked makes those look again to whom it matters that whose turn it is, or
+// when, has changed.
 func (b *Bucket) wakeLocked() {
-	if len(b.waiters) > 0 {
-		b.waiters[0].nudge()
+	for i, w := range b.queue.waiters {
+		if i > 0 && !w.hurried {
+			continue
+		}
+		select {
+		case w.turn <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -437,10 +454,26 @@ func (b *Bucket) wakeLocked() {
 func (b *Bucket) tokens() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := time.Now()
+	return b.tokensLocked(time.Now())
+}
+
+func (b *Bucket) tokensLocked(now time.Time) float64 {
 	if now.Before(b.notBefore) {
 		return 0
 	}
 	b.holdLocked(now)
 	return max(b.limiter.TokensAt(now), 0)
+}
+
+// status is what Snapshot tells of a bucket.
+func (b *Bucket) status() BudgetStatus {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	s := BudgetStatus{Limit: b.limit, Pause: b.pause, Usable: b.usable, Tokens: b.tokensLocked(now), Waiting: len(b.queue.waiters)}
+	s.Next = now.Add(b.waitLocked(now, 0))
+	if b.cooling { // waitLocked has looked whether that is over
+		s.CoolingUntil = b.notBefore
+	}
+	return s
 }

@@ -19,7 +19,7 @@ var chat, hourly = documented["chat"], documented["base chat"]
 
 func acquire(t *testing.T, p *process) *apiclient.Grant {
 	t.Helper()
-	g, err := p.bucket.Acquire(p.ctx, apiclient.PriorityNews)
+	g, err := p.bucket.Acquire(p.ctx, news)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func next(t *testing.T, p *process) time.Duration {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, time.Nanosecond)
 	defer cancel()
-	g, err := p.bucket.Acquire(ctx, apiclient.PriorityNews)
+	g, err := p.bucket.Acquire(ctx, news)
 	if err == nil {
 		g.Answered(apiclient.Answer{Remaining: -1})
 		t.Fatal("there was a token already")
@@ -53,7 +53,7 @@ func TestNoRequestWithoutItsSpendSaved(t *testing.T) {
 		l.failWith(errors.New("no space left on device"))
 		p := start(t, l, hourly, 1)
 		for range 3 {
-			_, err := p.bucket.Acquire(p.ctx, apiclient.PriorityNews)
+			_, err := p.bucket.Acquire(p.ctx, news)
 			if e, ok := errors.AsType[*sources.Error](err); !ok || e.Kind != sources.Temporary {
 				t.Fatalf("got %v, expected a temporary error", err)
 			}
@@ -241,45 +241,6 @@ func TestRemainingOnlyLowers(t *testing.T) {
 	})
 }
 
-// TestBudgetOrder: by priority, then by arrival; who leaves holds up nobody.
-func TestBudgetOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := start(t, newLedger(), hourly, 1)
-		acquire(t, p).Answered(apiclient.Answer{Remaining: 0})
-		order := make(chan string, 10)
-		wait := func(ctx context.Context, name string, pr apiclient.Priority) {
-			p.wg.Go(func() {
-				g, err := p.bucket.Acquire(ctx, pr)
-				if err != nil {
-					order <- name + ": " + err.Error()
-					return
-				}
-				order <- name
-				g.Answered(apiclient.Answer{Remaining: 0})
-			})
-			synctest.Wait()
-		}
-		gone, cancel := context.WithCancelCause(p.ctx)
-		wait(gone, "gone", apiclient.PriorityNews)
-		wait(p.ctx, "history", apiclient.PriorityBackfill)
-		wait(p.ctx, "sweep", apiclient.PrioritySweep)
-		wait(p.ctx, "news 1", apiclient.PriorityNews)
-		wait(p.ctx, "news 2", apiclient.PriorityNews)
-		time.Sleep(time.Minute)
-		cancel(errors.New("gave up")) // the first of all leaves: the others must not sleep on
-		began := time.Now()
-		for i, want := range []string{"gone: gave up", "news 1", "news 2", "sweep", "history"} {
-			if got := <-order; got != want {
-				t.Errorf("%d: got %q, expected %q", i, got, want)
-			}
-		}
-		if d := time.Since(began); d > 4*3675*time.Second {
-			t.Errorf("four requests took %s", d)
-		}
-		p.wg.Wait()
-	})
-}
-
 // TestBudgetWaitIsSaidAtOnce: also by those who stand behind others in the queue.
 func TestBudgetWaitIsSaidAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -292,13 +253,13 @@ func TestBudgetWaitIsSaidAtOnce(t *testing.T) {
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(p.ctx, 100*time.Minute)
 		defer cancel()
-		_, err := p.bucket.Acquire(ctx, apiclient.PriorityNews)
+		_, err := p.bucket.Acquire(ctx, news)
 		if !isBudgetWait(err) || time.Since(began) != 0 {
 			t.Errorf("after %s: %v, expected a budget wait at once", time.Since(began), err)
 		}
 		ctx, cancel = context.WithTimeout(p.ctx, 3*time.Hour)
 		defer cancel()
-		if _, err := p.bucket.Acquire(ctx, apiclient.PriorityNews); err != nil {
+		if _, err := p.bucket.Acquire(ctx, news); err != nil {
 			t.Errorf("in time: %v", err)
 		}
 		p.kill()
@@ -416,7 +377,7 @@ func TestBudgetsAreSavedAtTheEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		g, err := b.Acquire(t.Context(), apiclient.PriorityNews)
+		g, err := b.Acquire(t.Context(), news)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,9 +26,13 @@ type Budgets struct {
 	users   []user
 }
 
+// user is an account that spends from a bucket. The budget in metrics is the API
+// group of its key.
 type user struct {
-	account, budget string
-	bucket          *Bucket
+	account string
+	key     Key
+	bucket  *Bucket
+	share   float64
 }
 
 // NewBudgets returns an empty set of buckets over ledger.
@@ -50,25 +54,90 @@ func (k Key) String() string {
 // Bucket returns the bucket of key for account, making it on first use. Where
 // accounts of one seller ask for different shares the smallest holds.
 func (b *Budgets) Bucket(key Key, account string, limit Limit, share float64) (*Bucket, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	bucket, err := b.bucketLocked(key, limit, share)
+	if err != nil {
+		return nil, err
+	}
+	// An account that is opened again, after a reload, replaces its own entry. What
+	// Reserve came with is nobody's share any more.
+	b.users = slices.DeleteFunc(b.users, func(u user) bool { return u.account == account && u.key.Group == key.Group })
+	b.users = append(b.users, user{account, key, bucket, share})
+	for _, u := range b.users {
+		if u.bucket == bucket {
+			share = min(share, u.share)
+		}
+	}
+	bucket.changeShare(share)
+	return bucket, nil
+}
+
+func (b *Budgets) bucketLocked(key Key, limit Limit, share float64) (*Bucket, error) {
 	if limit.Interval <= 0 || limit.Burst < 1 || !(share > 0 && share <= 1) {
 		return nil, fmt.Errorf("budget %s: limit %+v with share %v is not a budget", key, limit, share)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	bucket := b.buckets[key.String()]
-	if bucket == nil {
-		var err error
-		if bucket, err = newBucket(key.String(), limit, share, b.ledger, b.log); err != nil {
-			return nil, err
-		}
-		b.buckets[key.String()] = bucket
-	} else {
-		bucket.lowerShare(share)
+	if bucket := b.buckets[key.String()]; bucket != nil {
+		return bucket, nil
 	}
-	// An account that is opened again, after a reload, replaces its own entry.
-	b.users = slices.DeleteFunc(b.users, func(u user) bool { return u.account == account && u.budget == key.Group })
-	b.users = append(b.users, user{account, key.Group, bucket})
-	return bucket, nil
+	bucket, err := newBucket(key.String(), limit, share, b.ledger, b.log)
+	if err == nil {
+		b.buckets[key.String()] = bucket
+	}
+	return bucket, err
+}
+
+// Reserve spends one token of a seller's bucket on a request that no account of
+// this process sends: that of a command beside it. It waits, and fails, as Acquire
+// does: where the token comes only after ctx's deadline the error says at once
+// when. flow is the name under which the command stands in the queue, as news do.
+//
+// A bucket that the process has not used yet is made, with share; one that it has
+// keeps the share that its accounts ask for. Metrics and Snapshot do not show it
+// for that. Exactly one Answered follows the grant.
+func (b *Budgets) Reserve(ctx context.Context, key Key, limit Limit, share float64, flow string) (*Grant, error) {
+	b.mu.Lock()
+	bucket, err := b.bucketLocked(key, limit, share)
+	b.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return bucket.acquire(ctx, Flow{Name: flow, Weight: 1}, false)
+}
+
+// BudgetStatus is what one account's budget is doing.
+type BudgetStatus struct {
+	Account, Budget string
+	Key             Key
+	Limit           Limit         // as documented
+	Pause           time.Duration // for one token, with the share that may be used and the slack
+	Usable          int           // tokens that are ever spent at once
+	Tokens          float64       // requests that could be sent at once now
+	Next            time.Time     // when the next request may be sent; not in the future: now
+	CoolingUntil    time.Time     // the marketplace's "not before", after a 429; zero: none
+	Waiting         int           // requests that wait for a token
+}
+
+// Snapshot returns the budgets of all accounts, by account and budget. Accounts of
+// one seller show the same bucket.
+func (b *Budgets) Snapshot() []BudgetStatus {
+	users := b.sortedUsers()
+	all := make([]BudgetStatus, len(users))
+	for i, u := range users {
+		all[i] = u.bucket.status()
+		all[i].Account, all[i].Budget, all[i].Key = u.account, u.key.Group, u.key
+	}
+	return all
+}
+
+func (b *Budgets) sortedUsers() []user {
+	b.mu.Lock()
+	users := slices.Clone(b.users)
+	b.mu.Unlock()
+	slices.SortFunc(users, func(x, y user) int {
+		return cmp.Or(cmp.Compare(x.account, y.account), cmp.Compare(x.key.Group, y.key.Group))
+	})
+	return users
 }
 
 // watchEvery is how often Run looks at the clocks, and jump how far they have to
@@ -118,65 +187,7 @@ func (b *Budgets) Describe(ch chan<- *prometheus.Desc) { ch <- b.desc }
 
 // Collect implements prometheus.Collector.
 func (b *Budgets) Collect(ch chan<- prometheus.Metric) {
-	b.mu.Lock()
-	users := slices.Clone(b.users)
-	b.mu.Unlock()
-	slices.SortFunc(users, func(x, y user) int {
-		return cmp.Or(cmp.Compare(x.account, y.account), cmp.Compare(x.budget, y.budget))
-	})
-	for _, u := range users {
-		ch <- prometheus.MustNewConstMetric(b.desc, prometheus.GaugeValue, u.bucket.tokens(), u.account, u.budget)
+	for _, u := range b.sortedUsers() {
+		ch <- prometheus.MustNewConstMetric(b.desc, prometheus.GaugeValue, u.bucket.tokens(), u.account, u.key.Group)
 	}
-}
-
-// Metrics are the counters of contract §9 that a request moves.
-type Metrics struct {
-	requests  *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
-	throttled *prometheus.CounterVec
-	wait      *prometheus.HistogramVec
-}
-
-// NewMetrics registers the families.
-func NewMetrics(reg prometheus.Registerer) *Metrics {
-	m := &Metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "syncd_api_requests_total",
-			Help: "Requests sent to the marketplace, by HTTP status; code none: no answer."}, []string{"account", "stream", "code"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "syncd_api_request_duration_seconds",
-			Help:    "From sending a request to the end of its answer.",
-			Buckets: []float64{.025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}}, []string{"marketplace", "endpoint"}),
-		throttled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "syncd_api_throttled_total",
-			Help: "Answers 429 or 420: somebody else spends the seller's budget."}, []string{"account", "budget"}),
-		wait: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "syncd_budget_wait_seconds",
-			Help:    "How long a request waited for its token.",
-			Buckets: []float64{.001, .01, .1, 1, 5, 15, 60, 300, 900, 3600}}, []string{"marketplace", "budget"}),
-	}
-	reg.MustRegister(m.requests, m.duration, m.throttled, m.wait)
-	return m
-}
-
-// Declare makes the families of one stream present before its first request.
-func (m *Metrics) Declare(marketplace, account, stream, budget string, endpoints ...string) {
-	m.requests.WithLabelValues(account, stream, "200")
-	m.throttled.WithLabelValues(account, budget)
-	m.wait.WithLabelValues(marketplace, budget)
-	for _, e := range endpoints {
-		m.duration.WithLabelValues(marketplace, e)
-	}
-}
-
-func (m *Metrics) requested(account, stream, code string) {
-	m.requests.WithLabelValues(account, stream, code).Inc()
-}
-
-func (m *Metrics) timed(marketplace, endpoint string, d time.Duration) {
-	m.duration.WithLabelValues(marketplace, endpoint).Observe(d.Seconds())
-}
-
-func (m *Metrics) wasThrottled(account, budget string) {
-	m.throttled.WithLabelValues(account, budget).Inc()
-}
-
-func (m *Metrics) waited(marketplace, budget string, d time.Duration) {
-	m.wait.WithLabelValues(marketplace, budget).Observe(d.Seconds())
 }

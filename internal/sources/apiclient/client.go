@@ -9,21 +9,17 @@
 package apiclient
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"syncd/internal/grace"
 	"syncd/internal/sources"
@@ -43,7 +39,7 @@ type Config struct {
 	Transport   http.RoundTripper // NewTransport's, shared by all clients
 	Timeout     time.Duration     // of one request, from sending to the end of the body; default 30 s
 	Grace       time.Duration     // how long a request in flight may go on after the context ends; default 5 s
-	MaxBody     int64             // bytes of one answer, decompressed; default 32 MiB
+	MaxBody     int64             // bytes of one answer, decompressed; default 64 MiB
 
 	// Classify turns the marketplace's own error answer into a kind. It may
 	// return nil: then the status alone decides. It sees no more of the body than
@@ -51,13 +47,15 @@ type Config struct {
 	Classify func(status int, body []byte) *sources.Error
 }
 
-const maxErrorBody = 64 << 10
-
 // Client reads one API group of one account. It is safe for concurrent use.
 type Client struct {
 	cfg  Config
 	base *url.URL
 	http *http.Client
+
+	mu        sync.Mutex
+	refusal   sources.Error // the last 401,
+	refusedAt time.Time     // and when it came
 }
 
 // NewTransport returns a transport for every client of the process. Connections
@@ -96,7 +94,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Grace = 5 * time.Second
 	}
 	if cfg.MaxBody == 0 {
-		cfg.MaxBody = 32 << 20
+		cfg.MaxBody = 64 << 20
 	}
 	return &Client{cfg: cfg, base: base, http: &http.Client{
 		Transport:     cfg.Transport,
@@ -106,16 +104,58 @@ func New(cfg Config) (*Client, error) {
 
 // Request is one GET.
 type Request struct {
-	Stream   string // for metrics
-	Path     string
-	Query    url.Values
-	Priority Priority
+	Stream string
+	Walk   sources.Walk
+	Path   string
+	Query  url.Values
+	// Weight is the part of a contended budget that these requests get, relative
+	// to others of their walk; 0: 1. See Bucket.
+	Weight float64
+	// Read takes in the body of a 2xx answer while it arrives. date is the
+	// marketplace's clock now, zero if it did not say. Its error, which may hold
+	// anything that was sent, makes the answer an unreadable one; an error of body
+	// itself counts for what it is. Nil: the body does not matter.
+	Read func(body io.Reader, date time.Time) error
 }
 
-// Response is a 2xx answer.
+// Response is a 2xx answer whose body Request.Read has taken in.
 type Response struct {
-	Body []byte
 	Date time.Time // the marketplace's clock when the answer was read, to the second; zero if it did not say
+}
+
+// The weights of the walks, where they contend for one budget: fresh news before
+// sweeps before history, and none of them for ever without a token.
+var walkWeights = map[sources.Walk]float64{sources.News: 1, sources.Sweep: 1. / 4, sources.Full: 1. / 4, sources.Backfill: 1. / 16}
+
+// flow is whom the request stands in the queue for.
+func (r Request) flow() Flow {
+	f := Flow{Name: r.Stream + "/" + string(r.Walk), Weight: 1}
+	if w, ok := walkWeights[r.Walk]; ok {
+		f.Weight = w
+	}
+	if r.Weight != 0 {
+		f.Weight *= r.Weight
+	}
+	return f
+}
+
+// refuse remembers that the token was refused: a 401 stops the API group, those
+// included that wait for a token of its budget.
+func (c *Client) refuse(failure sources.Error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refusal, c.refusedAt = failure, time.Now()
+}
+
+// refusedSince returns the refusal that a request came before, or nil.
+func (c *Client) refusedSince(came time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refusedAt.IsZero() || came.After(c.refusedAt) {
+		return nil
+	}
+	failure := c.refusal
+	return &failure
 }
 
 // oneAttempt is an empty body that net/http cannot send twice. Its transport
@@ -131,16 +171,20 @@ func (oneAttempt) Close() error             { return nil }
 // ctx's while waiting for the budget. When ctx ends with the request in flight,
 // the request may still finish within the grace period.
 func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
-	endpoint := "GET " + r.Path
-	grant, err := c.cfg.Bucket.Acquire(ctx, r.Priority)
+	came := time.Now()
+	grant, err := c.cfg.Bucket.Acquire(ctx, r.flow())
 	if err != nil {
 		return Response{}, err
+	}
+	if refusal := c.refusedSince(came); refusal != nil {
+		grant.Answered(Answer{Remaining: -1}) // nothing was sent; the token is not worth the trouble
+		return Response{}, refusal
 	}
 	c.cfg.Metrics.waited(c.cfg.Marketplace, c.cfg.Budget, grant.Waited)
 
 	ctx, cancelGrace := grace.Context(ctx, c.cfg.Grace)
 	defer cancelGrace()
-	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, fmt.Errorf("no complete answer within %s", c.cfg.Timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, tooSlow(c.cfg.Timeout))
 	defer cancel()
 
 	start := time.Now()
@@ -159,169 +203,44 @@ func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
 	u.RawQuery = r.Query.Encode()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), oneAttempt{})
 	if err != nil {
-		return Response{}, c.fail(endpoint, 0, sources.Rejected, sources.ScopeRequest, err)
+		return Response{}, c.failed(r, &sources.Error{Kind: sources.Rejected, Err: err})
 	}
 	req.Header.Set("Authorization", c.cfg.Token)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return Response{}, c.fail(endpoint, 0, sources.Temporary, sources.ScopeRequest, networkError(ctx, err))
+		return Response{}, c.failed(r, &sources.Error{Kind: sources.Temporary, Err: networkError(ctx, err)})
 	}
 	defer resp.Body.Close()
 	arrived := time.Now()
 	code = strconv.Itoa(resp.StatusCode)
 	answer = budgetAnswer(resp)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return Response{}, c.refused(ctx, endpoint, resp, answer)
-	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, c.cfg.MaxBody+1))
-	if err != nil {
-		return Response{}, c.fail(endpoint, resp.StatusCode, sources.Temporary, sources.ScopeRequest, fmt.Errorf("read the answer: %w", networkError(ctx, err)))
-	}
-	if int64(len(body)) > c.cfg.MaxBody {
-		return Response{}, c.fail(endpoint, resp.StatusCode, sources.Temporary, sources.ScopeRequest, fmt.Errorf("the answer is longer than %d bytes", c.cfg.MaxBody))
-	}
-	date, err := http.ParseTime(resp.Header.Get("Date"))
-	if err != nil {
-		date = time.Time{}
-	} else {
-		date = date.Add(time.Since(arrived)) // a slow body makes no clock wrong
-	}
-	return Response{Body: body, Date: date}, nil
-}
-
-// refused is the error for an answer outside 2xx.
-func (c *Client) refused(ctx context.Context, endpoint string, resp *http.Response, a Answer) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	if err != nil && len(body) == 0 {
-		body = []byte(networkError(ctx, err).Error())
-	}
-	status := resp.StatusCode
-	var e *sources.Error
-	if c.cfg.Classify != nil {
-		e = c.cfg.Classify(status, body)
-	}
-	if e == nil {
-		e = &sources.Error{Kind: sources.Temporary, Scope: sources.ScopeRequest}
-		switch {
-		case throttled(status):
-			e.Kind, e.Scope = sources.RateLimited, sources.ScopeGroup
-		case status == http.StatusUnauthorized:
-			e.Kind, e.Scope = sources.Unauthorized, sources.ScopeGroup
-		case status == http.StatusForbidden || status == http.StatusPaymentRequired:
-			e.Kind, e.Scope = sources.Forbidden, sources.ScopeStream
-		case status >= 300 && status < 400:
-			e.Kind = sources.Rejected
-			e.Hint = "redirects are not followed: set the account's `endpoints` to the address itself"
-		case status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooEarly:
-			e.Kind = sources.Rejected
+		failure := c.refused(ctx, resp, answer)
+		err := c.failed(r, failure)
+		if failure.Kind == sources.Unauthorized {
+			c.refuse(*failure)
 		}
+		return Response{}, err
 	}
-	e.Endpoint, e.Status = endpoint, status
-	if e.Kind == sources.RateLimited && a.RetryAfter > 0 {
-		e.Until = time.Now().Add(a.RetryAfter)
-	}
-	if e.Err == nil {
-		e.Err = errors.New(c.printable(gist(status, body)))
-	} else {
-		e.Err = errors.New(c.printable(e.Err.Error()))
-	}
-	return e
-}
-
-var titleTag = regexp.MustCompile(`(?is)<title[^>]*>(.*?)</title>`)
-
-// gist is what a person wants to read of an error answer that is not the
-// marketplace's own: of a gateway's page the title.
-func gist(status int, body []byte) string {
-	trimmed := bytes.TrimSpace(body)
-	switch {
-	case status >= 300 && status < 400:
-		return "a redirect to another address"
-	case len(trimmed) == 0:
-		return "no text"
-	case trimmed[0] != '<':
-		return string(trimmed)
-	}
-	if m := titleTag.FindSubmatch(trimmed); m != nil {
-		return "an HTML page: " + string(m[1])
-	}
-	return "an HTML page"
-}
-
-// Unreadable is the error for a 2xx answer to a GET of path that is not what it
-// should be: a gateway's page, a body cut short, an error in the envelope. It is
-// tried again later.
-func (c *Client) Unreadable(path string, err error) error {
-	return c.fail("GET "+path, http.StatusOK, sources.Temporary, sources.ScopeRequest, err)
-}
-
-func (c *Client) fail(endpoint string, status int, k sources.Kind, s sources.Scope, err error) error {
-	return &sources.Error{Kind: k, Scope: s, Endpoint: endpoint, Status: status, Err: errors.New(c.printable(err.Error()))}
-}
-
-// printable makes text that a stranger sent fit for a log line: short, without
-// control characters, and without the token, should it come back as an echo.
-func (c *Client) printable(s string) string {
-	const most, looked = 300, 4 << 10
-	s = strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
-			return ' '
-		case r == utf8.RuneError || !unicode.IsPrint(r):
-			return '.'
+	date := func() time.Time { // moved on: a slow body makes no clock wrong
+		t, err := http.ParseTime(resp.Header.Get("Date"))
+		if err != nil {
+			return time.Time{}
 		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	s = hide(s[:min(len(s), looked)], c.cfg.Token)
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
+		return t.Add(time.Since(arrived))
 	}
-	if s == "" {
-		return "no text"
-	}
-	return s
-}
-
-// hide replaces the token in s, and every piece of it that is long enough to
-// matter: an echo may be cut off, or broken into lines.
-func hide(s, token string) string {
-	const piece = 12
-	if len(token) <= piece {
-		if token == "" {
-			return s
+	take := func(body io.Reader) error {
+		if r.Read == nil {
+			return nil
 		}
-		return strings.ReplaceAll(s, token, "[token]")
+		return r.Read(body, date())
 	}
-	var b strings.Builder
-	for i := 0; i < len(s); {
-		end := i + piece
-		if end > len(s) || !strings.Contains(token, s[i:end]) {
-			b.WriteByte(s[i])
-			i++
-			continue
-		}
-		for end < len(s) && strings.Contains(token, s[i:end+1]) {
-			end++
-		}
-		b.WriteString("[token]")
-		i = end
+	if e := c.read(ctx, cancel, resp, take); e != nil {
+		return Response{}, c.failed(r, e)
 	}
-	return b.String()
-}
-
-// networkError names what went wrong without the URL that net/http puts before
-// it, and with the reason why our own context ended.
-func networkError(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = u.Err
-	}
-	return err
+	return Response{Date: date()}, nil
 }
 
 // maxRetryAfter bounds what a header can make us wait. Hours have been seen;

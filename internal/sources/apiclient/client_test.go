@@ -2,13 +2,13 @@ package apiclient_test
 
 import (
 	"bufio"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -42,9 +42,16 @@ func connect(t *testing.T, transport http.RoundTripper, change func(*testing.T, 
 	return c
 }
 
+// get reads all that the answer holds.
 func get(ctx context.Context, c *apiclient.Client) (apiclient.Response, error) {
-	return c.Get(ctx, apiclient.Request{Stream: "s", Path: "/v1/things"})
+	return c.Get(ctx, apiclient.Request{Stream: "s", Walk: sources.News, Path: "/v1/things", Query: url.Values{"take": {"5"}, "a": {"b c"}},
+		Read: func(body io.Reader, _ time.Time) error {
+			_, err := io.Copy(io.Discard, body)
+			return err
+		}})
 }
+
+const asked = "/v1/things?a=b+c&take=5" // what get sends
 
 // served runs f in a bubble with a client and a server that answers by handler.
 func served(t *testing.T, handler http.HandlerFunc, change func(*testing.T, *apiclient.Config), f func(t *testing.T, c *apiclient.Client)) {
@@ -149,17 +156,38 @@ func TestEveryAttemptIsPaidFor(t *testing.T) {
 	})
 }
 
-// TestRequestOnTheWire: one GET, bare token, the given query.
+// TestRequestOnTheWire: one GET, bare token, the given query; the answer is handed
+// on while it arrives, with the marketplace's clock.
 func TestRequestOnTheWire(t *testing.T) {
 	served(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.Path != "/base/v1/things" || r.Header.Get("Authorization") != secret || r.Header.Get("User-Agent") != "syncd/test" {
+		if r.Method != http.MethodGet || r.URL.Path != "/base/v1/things" || r.URL.RawQuery != "a=1" || r.Header.Get("Authorization") != secret || r.Header.Get("User-Agent") != "syncd/test" {
 			t.Errorf("%s %s %v", r.Method, r.URL, r.Header)
 		}
-		fmt.Fprint(w, `{"a":1}`)
+		fmt.Fprint(w, `{"a":`)
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(10 * time.Second)
+		fmt.Fprint(w, `1}`)
 	}, func(t *testing.T, cfg *apiclient.Config) { cfg.BaseURL += "/base/" }, func(t *testing.T, c *apiclient.Client) {
-		resp, err := get(t.Context(), c)
-		if err != nil || string(resp.Body) != `{"a":1}` || time.Since(resp.Date) > 2*time.Second {
-			t.Errorf("got %q at %s, %v", resp.Body, resp.Date, err)
+		var first, all string
+		resp, err := c.Get(t.Context(), apiclient.Request{Stream: "s", Path: "/v1/things", Query: url.Values{"a": {"1"}}, Read: func(body io.Reader, date time.Time) error {
+			if d := time.Since(date); d < 0 || d >= 2*time.Second {
+				t.Errorf("read with a Date %s ago", d)
+			}
+			buf := make([]byte, 100)
+			n, err := body.Read(buf)
+			if err != nil {
+				return err
+			}
+			first = string(buf[:n])
+			rest, err := io.ReadAll(body)
+			all = first + string(rest)
+			return err
+		}})
+		if err != nil || first != `{"a":` || all != `{"a":1}` {
+			t.Errorf("got %q and %q, %v", first, all, err)
+		}
+		if d := time.Since(resp.Date); d < 0 || d >= 2*time.Second {
+			t.Errorf("answered with a Date %s ago: the body's time is missing", d)
 		}
 	})
 }
@@ -173,7 +201,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		301: {sources.Rejected, sources.ScopeRequest}, 302: {sources.Rejected, sources.ScopeRequest}, 307: {sources.Rejected, sources.ScopeRequest},
 		400: {sources.Rejected, sources.ScopeRequest}, 404: {sources.Rejected, sources.ScopeRequest}, 422: {sources.Rejected, sources.ScopeRequest},
-		401: {sources.Unauthorized, sources.ScopeGroup}, 402: {sources.Forbidden, sources.ScopeStream}, 403: {sources.Forbidden, sources.ScopeStream},
+		401: {sources.Unauthorized, sources.ScopeGroup}, 402: {sources.Payment, sources.ScopeStream}, 403: {sources.Forbidden, sources.ScopeStream},
 		408: {sources.Temporary, sources.ScopeRequest}, 425: {sources.Temporary, sources.ScopeRequest},
 		429: {sources.RateLimited, sources.ScopeGroup}, 420: {sources.RateLimited, sources.ScopeGroup},
 		500: {sources.Temporary, sources.ScopeRequest}, 502: {sources.Temporary, sources.ScopeRequest}, 503: {sources.Temporary, sources.ScopeRequest}, 504: {sources.Temporary, sources.ScopeRequest},
@@ -194,7 +222,7 @@ func TestRefusals(t *testing.T) {
 				}, nil, func(t *testing.T, c *apiclient.Client) {
 					_, err := get(t.Context(), c)
 					e := failure(t, err)
-					if e.Kind != want.kind || e.Scope != want.scope || e.Status != status || e.Endpoint != "GET /v1/things" {
+					if e.Kind != want.kind || e.Scope != want.scope || e.Status != status || e.Endpoint != "GET /v1/things" || e.Request != asked || e.TooMuch {
 						t.Errorf("got %+v, expected %v", e, want)
 					}
 					if len(e.Error()) > 400 || strings.ContainsAny(e.Error(), "\n\x00\x1b") {
@@ -220,7 +248,22 @@ func TestClassifierIsNotTrusted(t *testing.T) {
 		if e := failure(t, err); e.Scope != sources.ScopeGroup {
 			t.Errorf("got %+v", e)
 		}
-		failure(t, c.Unreadable("/v1/things", errors.New(secret)))
+	})
+}
+
+// TestRequestHoldsNoToken: what people may try by hand can be shown to anybody.
+func TestRequestHoldsNoToken(t *testing.T) {
+	served(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, func(t *testing.T, cfg *apiclient.Config) {
+		cfg.BaseURL = "http://user:" + secret + "@api.test/" + secret
+	}, func(t *testing.T, c *apiclient.Client) {
+		_, err := c.Get(t.Context(), apiclient.Request{Path: "/v1/things", Query: url.Values{"token": {secret}}})
+		if e := failure(t, err); leaks(e.Request) || !strings.HasPrefix(e.Request, "/v1/things?token=") || strings.Contains(e.Request, "api.test") {
+			t.Errorf("Request is %q", e.Request)
+		}
+		_, err = c.Get(t.Context(), apiclient.Request{Path: "/v1/things"})
+		if e := failure(t, err); e.Request != "/v1/things" {
+			t.Errorf("Request is %q", e.Request)
+		}
 	})
 }
 
@@ -290,78 +333,6 @@ func TestRemainingHeader(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// TestAnswersThatCannotBeRead: none hangs, none is unbounded, each says why.
-func TestAnswersThatCannotBeRead(t *testing.T) {
-	for _, tt := range []struct {
-		name    string
-		handler http.HandlerFunc
-		want    string
-		within  time.Duration
-	}{
-		{"no answer", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no complete answer within 20s", 22 * time.Second},
-		{"drips", func(w http.ResponseWriter, r *http.Request) {
-			for r.Context().Err() == nil {
-				_, _ = io.WriteString(w, " ")
-				_ = http.NewResponseController(w).Flush()
-				time.Sleep(time.Second)
-			}
-		}, "no complete answer within 20s", 22 * time.Second},
-		{"drips an error", func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(500)
-			for r.Context().Err() == nil {
-				_ = http.NewResponseController(w).Flush()
-				time.Sleep(time.Second)
-			}
-		}, "no complete answer within 20s", 22 * time.Second},
-		{"too long", func(w http.ResponseWriter, _ *http.Request) {
-			chunk := strings.Repeat("x", 64<<10)
-			for i := range 512 {
-				if _, err := io.WriteString(w, chunk); err != nil {
-					if i > 64 {
-						t.Errorf("%d KiB were read of an answer that may have 1024", 64*i)
-					}
-					return
-				}
-			}
-			t.Error("all of an endless answer was read")
-		}, "longer than 1048576 bytes", 2 * time.Second},
-		{"gzip bomb", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Encoding", "gzip")
-			z := gzip.NewWriter(w)
-			chunk := make([]byte, 1<<20)
-			for range 200 {
-				if _, err := z.Write(chunk); err != nil {
-					return
-				}
-			}
-			_ = z.Close()
-		}, "longer than 1048576 bytes", 2 * time.Second},
-		{"gzip garbage", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Encoding", "gzip")
-			_, _ = io.WriteString(w, "nothing of the sort")
-		}, "read the answer: gzip", 2 * time.Second},
-		{"cut short", func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "100")
-			_, _ = io.WriteString(w, `{"result":`)
-		}, "read the answer: unexpected EOF", 2 * time.Second},
-		{"dropped", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF", 2 * time.Second},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			served(t, tt.handler, nil, func(t *testing.T, c *apiclient.Client) {
-				began := time.Now()
-				_, err := get(t.Context(), c)
-				e := failure(t, err)
-				if e.Kind != sources.Temporary || !strings.Contains(e.Error(), tt.want) {
-					t.Errorf("got %v %v, expected a temporary error with %q", e.Kind, e, tt.want)
-				}
-				if d := time.Since(began); d > tt.within {
-					t.Errorf("took %s", d)
-				}
-			})
-		})
 	}
 }
 
@@ -513,4 +484,36 @@ func TestRequestMetrics(t *testing.T) {
 	if string(a) != string(b) {
 		t.Errorf("got\n%s\nexpected\n%s", a, b)
 	}
+}
+
+// TestARefusedTokenStopsThoseThatWait: a 401 stops the API group, and a request
+// that was already waiting for its token of the budget is not sent after it.
+func TestARefusedTokenStopsThoseThatWait(t *testing.T) {
+	var requests atomic.Int64
+	served(t, func(w http.ResponseWriter, _ *http.Request) {
+		requests.Add(1)
+		time.Sleep(100 * time.Millisecond)
+		w.WriteHeader(http.StatusUnauthorized)
+	}, nil, func(t *testing.T, c *apiclient.Client) {
+		errs := make(chan error, 20)
+		for range cap(errs) {
+			go func() {
+				_, err := get(t.Context(), c)
+				errs <- err
+			}()
+		}
+		for range cap(errs) {
+			if e := failure(t, <-errs); e.Kind != sources.Unauthorized || e.Status != http.StatusUnauthorized {
+				t.Errorf("got %v", e)
+			}
+		}
+		// Those whose turn came before the first answer are on their way.
+		if n := requests.Load(); n > 9 {
+			t.Errorf("%d of %d requests were sent with a token that was refused", n, cap(errs))
+		}
+		before := requests.Load()
+		if _, err := get(t.Context(), c); failure(t, err).Status != http.StatusUnauthorized || requests.Load() != before+1 {
+			t.Errorf("a request that came later was not sent: %v", err)
+		}
+	})
 }

@@ -141,6 +141,8 @@ func (l *ledger) count() int {
 
 var key = apiclient.Key{Marketplace: "wildberries", Seller: "s", Group: "g", Class: "c"}
 
+var news = apiclient.Flow{Name: "questions/news", Weight: 1}
+
 // process is one life of syncd with one bucket.
 type process struct {
 	bucket *apiclient.Bucket
@@ -162,7 +164,7 @@ func start(t *testing.T, l *ledger, limit apiclient.Limit, share float64) *proce
 // send pays for one request and sends it. A request that left arrives even if
 // the process is killed meanwhile; nobody hears its answer then.
 func (p *process) send(m *meter, there func() time.Duration, back time.Duration, tell bool) error {
-	g, err := p.bucket.Acquire(p.ctx, apiclient.PriorityNews)
+	g, err := p.bucket.Acquire(p.ctx, news)
 	if err != nil {
 		return err
 	}
