@@ -3,6 +3,7 @@ package wildberries_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -105,7 +106,7 @@ func TestEventsProperty(t *testing.T) {
 func eventsWorld(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 4))
 	f := &feed{inclusive: r.IntN(2) == 0, emptyNext: []string{"echo", "null", "", "0", "5"}[r.IntN(5)]}
-	low := 1 + r.IntN(60)
+	low := 2 + r.IntN(59)
 	f.size = fixed(low)
 	if r.IntN(3) == 0 {
 		f.size = func() int { return low + r.IntN(61-low) } // varying
@@ -390,5 +391,140 @@ func TestBusyFeedEndsItsRuns(t *testing.T) {
 				}
 			}
 		}))
+	}
+}
+
+// TestEventsProgress: a run through history says how far it has come, and up to
+// when everything has been read while it stays behind.
+func TestEventsProgress(t *testing.T) {
+	synctest.Test(t, bubble(func(t *testing.T) {
+		f := &feed{size: fixed(10), emptyNext: "echo"}
+		start := time.Now().Add(-100 * time.Hour)
+		for i := range 100 {
+			f.add(feedEvent{id: fmt.Sprint("e", i), ms: start.Add(time.Duration(i) * time.Hour).UnixMilli()})
+		}
+		rd := newReader(t, f.open(t, 1), wildberries.ChatEvents, time.Time{}, time.Minute)
+		last, behind := 0.0, 0
+		rd.check = func(p sources.Page) {
+			if p.Progress < last || p.Progress > 1 || p.Done && p.Progress != 1 {
+				t.Errorf("progress %v after %v, done %v", p.Progress, last, p.Done)
+			}
+			last = p.Progress
+			switch {
+			case p.Done || len(p.Items) < 10:
+				if !p.Reached.IsZero() {
+					t.Errorf("it takes itself to be behind at the end, at %s", p.Reached)
+				}
+			case !p.Reached.Equal(p.Items[len(p.Items)-1].Created):
+				t.Errorf("reached %s, the newest event is of %s", p.Reached, p.Items[len(p.Items)-1].Created)
+			default:
+				behind++
+			}
+		}
+		rd.run()
+		if behind < 9 || len(rd.seen) != 100 {
+			t.Errorf("%d pages said that they are behind; read %d", behind, len(rd.seen))
+		}
+		rd.check = nil
+		for range 4 {
+			time.Sleep(time.Hour)
+			if page := rd.fetch(); !page.Reached.IsZero() {
+				t.Errorf("nothing is new, and it takes itself to be behind: %+v", page)
+			}
+		}
+	}))
+}
+
+// TestEventsBackfill reads from the time asked for to when it began, in however
+// many pieces, and leaves alone what came since.
+func TestEventsBackfill(t *testing.T) {
+	for _, since := range []time.Duration{0, 50*time.Hour + 30*time.Minute} {
+		for _, inclusive := range []bool{false, true} {
+			synctest.Test(t, bubble(func(t *testing.T) {
+				f := &feed{size: fixed(10), inclusive: inclusive, emptyNext: "null"}
+				for i := range 100 {
+					f.add(feedEvent{id: fmt.Sprint("e", i), ms: time.Now().Add(time.Duration(i-100) * time.Hour).UnixMilli()})
+				}
+				from, want := time.Time{}, 100
+				if since > 0 {
+					from, want = time.Now().Add(-since), 50
+				}
+				rd := newReader(t, f.open(t, 3), wildberries.ChatEvents, from, 24*time.Hour) // no overlap here
+				rd.query.Walk = sources.Backfill
+				n := 0
+				rd.between = func(request int) {
+					if request == 2 { // a crash, and a week without us
+						for i := range 500 {
+							f.add(feedEvent{id: fmt.Sprint("new", i), ms: time.Now().Add(time.Duration(i+1) * 20 * time.Minute).UnixMilli()})
+						}
+						time.Sleep(7 * 24 * time.Hour)
+					}
+					n++
+				}
+				began := time.Now()
+				if _, b := rd.run(); b.After(began.Add(time.Minute)) {
+					t.Errorf("it began at %s, and says %s", began, b)
+				}
+				old := 0
+				for id := range rd.seen {
+					if strings.HasPrefix(id, "e") {
+						old++
+					}
+				}
+				if old != want || n > 14 {
+					t.Errorf("inclusive %v, since %s: read %d of %d in %d requests", inclusive, since, old, want, n)
+				}
+			}))
+		}
+	}
+}
+
+// TestBaseTokenKeepsUp: with one request an hour for 50 events, a feed of fewer is
+// followed, and what comes late is seen, without reading the same again and again.
+func TestBaseTokenKeepsUp(t *testing.T) {
+	for _, perHour := range []int{6, 30, 42} {
+		t.Run(fmt.Sprint(perHour, " an hour"), func(t *testing.T) {
+			synctest.Test(t, bubble(func(t *testing.T) {
+				r := rand.New(rand.NewPCG(uint64(perHour), 1))
+				f := &feed{size: fixed(50), emptyNext: "echo"}
+				begin := time.Now()
+				for i := range 120 { // history
+					at := begin.Add(-time.Duration(i+1) * time.Hour)
+					f.add(feedEvent{id: fmt.Sprint("old", i), ms: at.UnixMilli(), visible: at})
+				}
+				const days = 6
+				visible := make(map[string]time.Time)
+				for i := range days * 24 * perHour {
+					at := begin.Add(time.Duration((float64(i) + r.Float64()) * float64(time.Hour) / float64(perHour)))
+					e := feedEvent{id: fmt.Sprint("e", i), ms: at.UnixMilli(), visible: at}
+					if r.IntN(10) == 0 {
+						e.visible = at.Add(time.Duration(r.Int64N(int64(59 * time.Second))))
+					}
+					f.add(e)
+					visible[e.id] = e.visible
+				}
+				rd := newReader(t, f.open(t, 1), wildberries.ChatEvents, begin, time.Minute)
+				var worst time.Duration
+				for time.Since(begin) < days*24*time.Hour {
+					before := maps.Clone(rd.seen)
+					rd.fetch()
+					for id := range rd.seen {
+						if at, ok := visible[id]; ok && before[id] == 0 {
+							worst = max(worst, time.Since(at))
+						}
+					}
+				}
+				missing := 0
+				for id, at := range visible {
+					if rd.seen[id] == 0 && time.Since(at) > 6*time.Hour {
+						missing++
+					}
+				}
+				t.Logf("%d requests, an event was seen %s late at most", f.requests, worst.Round(time.Minute))
+				if missing > 0 || worst > 6*time.Hour {
+					t.Errorf("%d events were not seen within 6 h, the worst %s late", missing, worst)
+				}
+			}))
+		})
 	}
 }

@@ -63,16 +63,6 @@ func (f fields) instant(name string) time.Time {
 	return t.UTC()
 }
 
-// list is an array; false if it is there and something else, but for null.
-func (f fields) list(name string) ([]json.RawMessage, bool) {
-	raw, ok := f[name]
-	if !ok {
-		return nil, true
-	}
-	var l []json.RawMessage
-	return l, json.Unmarshal(raw, &l) == nil
-}
-
 // oldest is before anything the marketplace can hold: it opened in 2004.
 var oldest = time.Date(2004, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -134,30 +124,6 @@ func decodeItem(raw json.RawMessage) (json.RawMessage, fields, error) {
 		return nil, nil, errors.New("not a JSON object")
 	}
 	return body, object(body), nil
-}
-
-// decodeAll decodes the entries of a page in their order. One that is no item does
-// not stop the others.
-func decodeAll(raws []json.RawMessage, now time.Time, decode func(json.RawMessage, time.Time) (sources.Item, error)) (items []sources.Item, odd []sources.Undecodable) {
-	for _, raw := range raws {
-		item, err := decode(raw, now)
-		if err != nil {
-			odd = append(odd, sources.Undecodable{Raw: raw, Reason: err.Error()})
-			continue
-		}
-		items = append(items, item)
-	}
-	return items, odd
-}
-
-// decodeAnswer reads an envelope.
-func decodeAnswer(body []byte) (fields, error) {
-	body = bytes.TrimPrefix(body, []byte("\xef\xbb\xbf"))
-	var f fields
-	if err := json.Unmarshal(body, &f); err != nil {
-		return nil, fmt.Errorf("the answer is not the documented JSON: %w", err)
-	}
-	return f, nil
 }
 
 // decodeCursor reads a cursor that this package wrote into dst. Nil leaves dst

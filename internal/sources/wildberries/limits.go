@@ -25,13 +25,14 @@ var (
 // Interval is how far apart the requests of an API group have to be with this
 // token, once its burst is spent.
 func (t Token) Interval(group string) time.Duration {
-	limit, _ := limitFor(group, t.Type)
+	limit, _ := Limit(t.Type, group)
 	return limit.Interval
 }
 
-// limitFor returns the bucket of an API group for a type of token, and the class
-// of tokens that share it. Test and unknown types get Base limits: contract §4.
-func limitFor(group string, t TokenType) (apiclient.Limit, string) {
+// Limit returns the bucket of an API group for a type of token, and the class of
+// tokens that share it: the Class of its apiclient.Key. Test and unknown types
+// get Base limits (contract §4). The limit of a group that does not exist is zero.
+func Limit(t TokenType, group string) (limit apiclient.Limit, class string) {
 	if t == Personal || t == Service {
 		return fastLimits[group], "personal"
 	}

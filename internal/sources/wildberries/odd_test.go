@@ -109,6 +109,7 @@ func TestFieldsHaveExactNames(t *testing.T) {
 	for stream, row := range map[string]struct{ list, item string }{
 		wildberries.ChatEvents: {`{"result":{"events":[%s]},"Errors":["x"],"RESULT":null}`, `{"chatID":"1:a","eventID":"id%d","EventId":"legacy","chatid":"legacy","ADDTIMESTAMP":"x"}`},
 		wildberries.Questions:  {`{"data":{"questions":[%s],"Questions":null},"error":false,"Error":true,"DATA":null}`, `{"id":"id%d","ID":"legacy","Id":"legacy","createddate":"x"}`},
+		wildberries.Feedbacks:  {`{"data":{"feedbacks":[%s],"Feedbacks":null},"error":false,"Error":true,"DATA":null}`, `{"id":"id%d","ID":"legacy","Id":"legacy","createddate":"x"}`},
 	} {
 		t.Run(stream, func(t *testing.T) {
 			synctest.Test(t, bubble(func(t *testing.T) {

@@ -68,6 +68,7 @@ func ParseToken(raw string) (Token, error) {
 		SID string       `json:"sid"`
 		S   *json.Number `json:"s"`
 		Exp json.Number  `json:"exp"`
+		T   any          `json:"t"`
 	}
 	if err := json.Unmarshal(payload, &p); err != nil {
 		return Token{}, errors.New("not a Wildberries token: its second part is not the JSON object that it should be (acc, sid, s, exp)")
@@ -78,6 +79,9 @@ func ParseToken(raw string) (Token, error) {
 	t := Token{Seller: p.SID}
 	if n, err := p.Acc.Int64(); err == nil && n == int64(int32(n)) {
 		t.Type = TokenType(n)
+	}
+	if p.T == true { // both fields mark a Test token; where they disagree the lower limits are the safe ones
+		t.Type = Test
 	}
 	if p.S != nil {
 		if n, err := strconv.ParseUint(p.S.String(), 10, 64); err == nil {
@@ -90,12 +94,43 @@ func ParseToken(raw string) (Token, error) {
 	return t, nil
 }
 
-// scopeBits are the positions in `s` (dev.wildberries.ru, "About the token").
-var scopeBits = map[string]uint{GroupFeedbacks: 7, GroupChat: 9, GroupReturns: 11}
+// A category is what a token can be made for: a position in `s`, and its name in
+// the seller's portal (dev.wildberries.ru, "About the token").
+type category struct {
+	bit  uint
+	name string
+}
+
+// categories are those of the API groups.
+var categories = map[string]category{
+	GroupFeedbacks: {7, "Feedbacks and Questions"},
+	GroupChat:      {9, "Buyers chat"},
+	GroupReturns:   {11, "Buyers returns"},
+}
+
+// readOnly tokens may not write, and this package never does.
+var readOnly = category{30, "read only"}
 
 // Opens reports whether the token may be used for an API group. A Test token's
 // scopes are not read (they are 0), nor are scopes that are not there: then the
-// marketplace will tell.
+// marketplace will tell, as it tells of a token that has expired.
 func (t Token) Opens(group string) bool {
-	return t.Type == Test || !t.Scoped || t.Scopes&(1<<scopeBits[group]) != 0
+	return t.Type == Test || !t.Scoped || t.has(categories[group])
+}
+
+func (t Token) has(c category) bool { return t.Scopes&(1<<c.bit) != 0 }
+
+// Categories lists what the token may be used for, by name, as far as it concerns
+// customer communication. Nothing for a Test token: its scopes are not read.
+func (t Token) Categories() []string {
+	if t.Type == Test {
+		return nil
+	}
+	var out []string
+	for _, c := range []category{categories[GroupFeedbacks], categories[GroupChat], categories[GroupReturns], readOnly} {
+		if t.has(c) {
+			out = append(out, c.name)
+		}
+	}
+	return out
 }

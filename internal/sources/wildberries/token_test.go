@@ -22,6 +22,9 @@ func TestParseToken(t *testing.T) {
 		{"personal, with internal fields", token(3), wildberries.Token{Type: wildberries.Personal, Seller: seller, Scopes: 16126, Scoped: true, Expires: exp}},
 		{"base", jwt(`{"acc":1,"sid":"a","s":0,"exp":1798761600}`), wildberries.Token{Type: wildberries.Base, Seller: "a", Scoped: true, Expires: exp}},
 		{"test", jwt(`{"acc":2,"t":true,"sid":"a","s":0}`), wildberries.Token{Type: wildberries.Test, Seller: "a", Scoped: true}},
+		{"test, whatever acc says", jwt(`{"acc":3,"t":true,"sid":"a","s":512}`), wildberries.Token{Type: wildberries.Test, Seller: "a", Scopes: 512, Scoped: true}},
+		{"t is nothing to tell by", jwt(`{"acc":3,"t":"true","sid":"a"}`), wildberries.Token{Type: wildberries.Personal, Seller: "a"}},
+		{"expired", jwt(`{"acc":3,"sid":"a","exp":1}`), wildberries.Token{Type: wildberries.Personal, Seller: "a", Expires: time.Unix(1, 0).UTC()}},
 		{"service", jwt(`{"acc":4,"for":"asid:1","sid":"a"}`), wildberries.Token{Type: wildberries.Service, Seller: "a"}},
 		{"all bits", jwt(`{"acc":3,"sid":"a","s":18446744073709551615}`), wildberries.Token{Type: wildberries.Personal, Seller: "a", Scopes: 1<<64 - 1, Scoped: true}},
 		{"nothing but sid", jwt(`{"sid":"a"}`), wildberries.Token{Seller: "a"}},
@@ -72,6 +75,7 @@ func TestTokenOpens(t *testing.T) {
 		{"chat", `{"sid":"a","acc":3,"s":512}`, false, true, false},
 		{"returns, read only", `{"sid":"a","acc":3,"s":1073743872}`, false, false, true},
 		{"none", `{"sid":"a","acc":3,"s":0}`, false, false, false},
+		{"expired: the marketplace will tell", `{"sid":"a","acc":3,"s":128,"exp":1}`, true, false, false},
 		{"test token: not read", `{"sid":"a","acc":2,"s":0}`, true, true, true},
 		{"not said", `{"sid":"a","acc":1}`, true, true, true},
 	} {
@@ -82,6 +86,24 @@ func TestTokenOpens(t *testing.T) {
 		got := [3]bool{token.Opens(wildberries.GroupFeedbacks), token.Opens(wildberries.GroupChat), token.Opens(wildberries.GroupReturns)}
 		if want := [3]bool{tt.feedbacks, tt.chat, tt.returns}; got != want {
 			t.Errorf("%s: opens %v, expected %v", tt.name, got, want)
+		}
+	}
+}
+
+func TestTokenCategories(t *testing.T) {
+	for payload, want := range map[string]string{
+		`{"sid":"a","acc":3,"s":1073744512}`: "Feedbacks and Questions, Buyers chat, Buyers returns, read only",
+		`{"sid":"a","acc":1,"s":512}`:        "Buyers chat",
+		`{"sid":"a","acc":1,"s":126}`:        "",
+		`{"sid":"a","acc":2,"s":512}`:        "",
+		`{"sid":"a","acc":1}`:                "",
+	} {
+		token, err := wildberries.ParseToken(jwt(payload))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(token.Categories(), ", "); got != want {
+			t.Errorf("%s: %s, expected %s", payload, got, want)
 		}
 	}
 }

@@ -122,7 +122,7 @@ func fuzzPage(t *testing.T, stream string, body []byte) {
 		for range 3 {
 			page, err := c.Fetch(context.Background(), sources.Query{Stream: stream, Walk: sources.News, Cursor: cursor, Overlap: time.Hour, Now: time.Now()})
 			if err != nil {
-				if e := sources.AsError(err); e.Kind != sources.Temporary || len(e.Error()) > 600 || !utf8.ValidString(e.Error()) {
+				if e := sources.AsError(err); e.Kind != sources.Unreadable || len(e.Error()) > 600 || !utf8.ValidString(e.Error()) {
 					t.Errorf("error %q of kind %s", e, e.Kind)
 				}
 				return
@@ -155,4 +155,33 @@ func FuzzQuestions(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) { fuzzPage(t, wildberries.Questions, body) })
+}
+
+func FuzzFeedbacks(f *testing.F) {
+	for _, s := range []string{"", "null", `{"data":{"countUnanswered":24,"countArchive":-1,"feedbacks":[{"id":"YX52RZEBhH9mrcYdEJuD","createdDate":"2024-09-26T10:20:48+03:00","answer":null}]},"error":false}`,
+		`{"data":{"feedbacks":[{"id":7},{"id":"a","createdDate":"2024-09-26"},null]},"error":false}`, `{"data":{"feedbacks":null},"error":true,"errorText":"\n"}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) { fuzzPage(t, wildberries.Feedbacks, body) })
+}
+
+func FuzzChats(f *testing.F) {
+	for _, s := range []string{"", `{"result":null}`, `{"result":[{"chatID":"1:a","lastMessage":{"addTimestamp":1698045576000}},{"chatID":7,"lastMessage":[]},null],"errors":null}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) { fuzzPage(t, wildberries.Chats, body) })
+}
+
+func FuzzClaims(f *testing.F) {
+	for _, s := range []string{"", `{"claims":null}`, `{"claims":[{"id":"fe3e9337","dt":"2025-03-26T17:06:12.245611","dt_update":"2025-05-10T18:01:06+05:00"},{"id":-1.5e3,"dt":7},[]],"total":31}`, `{"claims":[],"total":"9223372036854775808"}`, `{"claims":[{"id":"a"}],"total":-1}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) { fuzzPage(t, wildberries.Claims, body) })
+}
+
+func FuzzFeedbackPins(f *testing.F) {
+	for _, s := range []string{"", `{"data":null}`, `{"data":[{"pinId":1857762,"changeStateAt":"2020-01-01T15:04:05Z"},{"pinId":null}],"next":200}`, `{"data":[],"next":{}}`, `{"data":[],"next":"-9223372036854775808"}`, `{"data":[{"pinId":"x"}],"next":"x"}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) { fuzzPage(t, wildberries.FeedbackPins, body) })
 }

@@ -1,0 +1,55 @@
+package wildberries
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"syncd/internal/sources"
+)
+
+const pathChats = "/api/v1/seller/chats"
+
+// chatsEndpoint has its list at the top, and null there where it is empty. Its
+// requests share the bucket of the chat events, which are what somebody waits
+// for: where both contend for it (a Base token has one request an hour) one in
+// twelve is for the list.
+var chatsEndpoint = endpoint{group: GroupChat, path: pathChats, weight: 1.0 / 11, list: []string{"result"}, decode: decodeChat, nullable: nullIsEmpty}
+
+// chatsCursor holds nothing: one answer is the whole list, and a whole run.
+type chatsCursor struct {
+	V int `json:"v"`
+}
+
+func (c *Client) chats(ctx context.Context, q sources.Query) (sources.Page, error) {
+	cur := chatsCursor{V: 1}
+	if err := decodeCursor(q.Stream, q.Cursor, &cur); err != nil {
+		return sources.Page{}, err
+	}
+	l, err := c.list(ctx, q, chatsEndpoint, nil)
+	if err != nil {
+		return sources.Page{}, err
+	}
+	sortByChange(l.items)
+	page := sources.Page{Items: l.items, Undecodable: l.odd, Began: q.Now, Date: l.date, Done: true, Progress: 1}
+	page.Cursor, err = json.Marshal(cur)
+	return page, err
+}
+
+// decodeChat reads one chat. It does not say when it began; what moves it is its
+// last message, which some chats do not have.
+func decodeChat(raw json.RawMessage, now time.Time) (sources.Item, error) {
+	body, f, err := decodeItem(raw)
+	if err != nil {
+		return sources.Item{}, err
+	}
+	id := f.text("chatID")
+	if err := goodID("chatID", id); err != nil {
+		return sources.Item{}, err
+	}
+	item := sources.Item{Kind: "chat", ID: []string{id}, Subject: []string{"chat", id}, Body: body}
+	if ms := object(f["lastMessage"]).whole("addTimestamp"); ms != 0 {
+		item.Changed = plausible(time.UnixMilli(ms).UTC(), now)
+	}
+	return item, nil
+}

@@ -1,0 +1,365 @@
+package wildberries
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"syncd/internal/sources"
+)
+
+// dated is a stream of two lists with a date filter, the unanswered and the
+// answered, between which items move: questions and feedbacks.
+type dated struct {
+	name    string // of its items, for people
+	lists   endpoint
+	count   string    // path of the method that counts them
+	archive *endpoint // a third list, without a date filter; nil: none
+	take    int       // entries of a page, at most
+	skip    int       // entries that can be skipped, at most
+	depth   int       // of both together
+	leaf    int       // items of a part of the census, about
+}
+
+// reaches says whether a page can begin there.
+func (d *dated) reaches(skip int) bool { return d.deeper(skip) >= 0 }
+
+// deeper is by how many entries more a page can begin than there.
+func (d *dated) deeper(skip int) int { return min(d.skip, d.depth-1) - skip }
+
+// datedCursor is where a walk of such a stream continues. Times are Unix seconds of
+// the marketplace's clock, as dateFrom and dateTo are.
+//
+// A run reads one list from its beginning to the end, and then the other: an item
+// that moves from the first to the second meanwhile moves ahead of the reading, not
+// behind it. One that moves the other way is in neither. The next run will see it,
+// unless this one reads so much that the next does not reach back to it: then the
+// first list is read again. The first list is that of the unanswered, to which
+// hardly anything moves back, but for a long run where it is much the longer one.
+// After the lists comes the archive, into which items move from either.
+type datedCursor struct {
+	V       int       `json:"v"`
+	Newest  int64     `json:"newest,omitempty"` // News: up to here both lists have been read; never moves back
+	Since   int64     `json:"since,omitempty"`  // News, Backfill: Query.Since as it was when the reading began; 0: the oldest item
+	habits            // of the lists
+	Archive habits    `json:"archive,omitzero"`
+	History bool      `json:"history,omitempty"` // News: the archive has been read
+	Gap     bool      `json:"gap,omitempty"`     // it has been said that the archive does not show everything
+	Holes   []hole    `json:"holes,omitempty"`
+	Run     *datedRun `json:"run,omitempty"` // the run that is going on
+}
+
+// datedRun is one run. It is kept with the pages, so that a run that was cut
+// short goes on with the list and the floor that it had.
+type datedRun struct {
+	Asked    int64       `json:"asked"`              // when it began by our clock, Unix milliseconds
+	Began    int64       `json:"began,omitempty"`    // when it began by the marketplace's; 0: no page yet
+	Oldest   int64       `json:"oldest,omitempty"`   // oldest item of this run
+	Newest   int64       `json:"newest,omitempty"`   // newest item of this run
+	Pass     int         `json:"list,omitempty"`     // what is being read
+	Answered bool        `json:"answered,omitempty"` // the list that is read first, and again at the end, is that of the answered
+	Twice    bool        `json:"twice,omitempty"`    // the first list is read again
+	Floor    int64       `json:"floor,omitempty"`    // where each list begins; 0: at its oldest item
+	Last     *archiveRun `json:"archive,omitempty"`  // the reading of the archive, which comes last; nil: it is not read
+	span
+}
+
+// What a run reads, in this order.
+const (
+	passFirst = iota
+	passSecond
+	passAgain
+	passArchive
+)
+
+// begin starts a run.
+func (c *datedCursor) begin(q sources.Query, d *dated, earliest, latest time.Time) {
+	r := &datedRun{Asked: q.Now.UnixMilli()}
+	since := second(q.Since)
+	end := int64(0)
+	archive := d.archive != nil
+	switch q.Walk {
+	case sources.Full:
+		// One second more at either end, should the filter be exclusive.
+		r.Floor, end = max(earliest.Add(-q.Window).Unix()-1, 1), latest.Unix()+1
+	case sources.Backfill:
+		c.Since, r.Twice, end = since, true, latest.Unix()+1
+		if since > 0 {
+			r.Floor = max(since-1, 1)
+		}
+	default:
+		archive = archive && !c.History
+		if c.Newest == 0 {
+			c.Since = since
+		}
+		if base := max(c.Newest, since); base > 0 {
+			r.Floor = max(base-int64(q.Overlap/time.Second)-1, 1)
+		}
+	}
+	if archive {
+		r.Last = newArchiveRun(r.Floor, latest)
+	}
+	// What a hole keeps out is not asked for below the floor anyway.
+	var holes []hole
+	for _, h := range c.Holes {
+		if h.To > r.Floor {
+			holes = append(holes, h)
+		}
+	}
+	c.Holes, c.Run = holes, r
+	r.span = newSpan(r.Floor, end, c.holes())
+}
+
+// second is a time as the cursor has it; 0: none.
+func second(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return max(t.Unix(), 1)
+}
+
+// answered says which list is being read.
+func (r *datedRun) answered() bool { return r.Answered != (r.Pass == passSecond) }
+
+// holes are those of the list that is being read.
+func (c *datedCursor) holes() []hole { return holesOf(c.Holes, c.Run.answered()) }
+
+func holesOf(all []hole, answered bool) []hole {
+	var holes []hole
+	for _, h := range all {
+		if h.Answered == answered {
+			holes = append(holes, h)
+		}
+	}
+	return holes
+}
+
+// heal ends the holes of a list that are open: p is the first page behind them,
+// before the reading moves on. It returns what to tell about them.
+func (s *span) heal(holes []hole, answered bool, p seen, d *dated) (note string) {
+	for i := range holes {
+		h := &holes[i]
+		if h.To > 0 || h.Answered != answered {
+			continue
+		}
+		switch {
+		case p.oldest > 0:
+			h.To = p.oldest + 1
+		case s.To > 0:
+			h.To = s.To - 1 // as the window behind this one begins
+		default:
+			h.To = p.now + 1
+		}
+		h.To = max(h.To, h.From+1)
+		note = fmt.Sprintf("what was stepped over lies among the %s created between %s and %s: they are not read again", d.list(answered), date(h.From), date(h.To))
+	}
+	return note
+}
+
+// list names a list for people.
+func (d *dated) list(answered bool) string {
+	if answered {
+		return "answered " + d.name
+	}
+	return "unanswered " + d.name
+}
+
+// after takes in a page of one of the lists. It moves the run on, or ends it.
+// unanswered and answered are how many of them the seller has, as the page says.
+func (c *datedCursor) after(q sources.Query, d *dated, p seen, unanswered, answered int64) (done bool, note string) {
+	r := c.Run
+	first := r.Began == 0
+	if first {
+		r.Began = p.now
+	}
+	r.Newest = max(r.Newest, p.newest)
+	if r.Oldest == 0 || p.oldest > 0 && p.oldest < r.Oldest {
+		r.Oldest = p.oldest
+	}
+	healed := r.span.heal(c.Holes, r.answered(), p, d)
+	end, note := r.span.after(&c.habits, p, d, c.holes())
+	if note == "" {
+		note = healed
+	}
+	long := !end && r.Suspect == 0
+	if first && long && unanswered > answered+2*int64(p.asked) {
+		// The list that is read twice should be the shorter one. Nothing but the
+		// number of requests depends on what the page says.
+		r.Answered = true
+		end = false
+		r.span = newSpan(r.Floor, r.End, c.holes())
+	}
+	r.Twice = r.Twice || long
+	if end {
+		done = c.next(q)
+	}
+	return done, note
+}
+
+// next goes on to what the run reads next, or ends it.
+func (c *datedCursor) next(q sources.Query) (done bool) {
+	r := c.Run
+	overlap := int64(q.Overlap / time.Second)
+	switch {
+	case r.Pass == passFirst:
+		r.Pass = passSecond
+	case r.Pass == passSecond && (r.Twice || q.Walk == sources.News && r.Newest-r.Floor > 2*overlap+1):
+		r.Pass = passAgain
+	case r.Pass < passArchive && r.Last != nil:
+		r.Pass = passArchive
+		return false
+	default:
+		if q.Walk == sources.News {
+			// What was created after the run began may have been missed by the list
+			// that was read first, however long a crash kept the two apart. The same
+			// bound keeps an item from the future from hiding the rest.
+			c.Newest = max(c.Newest, min(r.Newest, r.Began))
+		}
+		c.Run = nil
+		return true
+	}
+	r.span = newSpan(r.Floor, r.End, c.holes())
+	return false
+}
+
+// progress is the part of the run that has been read, of one that is not over. The
+// lists count alike.
+func (r *datedRun) progress(now int64) float64 {
+	start, end := r.Floor, r.End
+	if start == 0 {
+		start = r.Oldest
+	}
+	if end == 0 {
+		end = now
+	}
+	passes, read := 3.0, 0.0
+	if r.Last != nil {
+		passes++
+	}
+	at := r.From - start
+	if r.Pass == passArchive {
+		if at = 0; r.Last.Edge > 0 {
+			at = end - r.Last.Edge
+		}
+	}
+	if end > start {
+		read = min(max(float64(at)/float64(end-start), 0), 1)
+	}
+	return min(max((float64(r.Pass)+read)/passes, 0.001), 0.999)
+}
+
+// datedFrom is the cursor of the page that q asks for, with a run going on.
+func (c *Client) datedFrom(q sources.Query, d *dated) (datedCursor, error) {
+	cur := datedCursor{V: 1}
+	if err := decodeCursor(q.Stream, q.Cursor, &cur); err != nil {
+		return cur, err
+	}
+	if q.Walk != sources.Full && cur.Since > 0 && second(q.Since) < cur.Since {
+		cur.Newest, cur.History, cur.Run = 0, false, nil // what is asked for goes further back than what has been read
+	}
+	if cur.Run == nil {
+		earliest, latest := c.present(q.Now)
+		cur.begin(q, d, earliest, latest)
+	}
+	return cur, nil
+}
+
+// readDated fetches the next page of News, Full or Backfill.
+func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sources.Page, error) {
+	cur, err := c.datedFrom(q, d)
+	if err != nil {
+		return sources.Page{}, err
+	}
+	r := cur.Run
+	page := sources.Page{Began: time.UnixMilli(r.Asked)}
+	if r.Pass == passArchive {
+		l, end, note, err := c.archivePage(ctx, q, d, r.Last, &cur.Archive)
+		if err != nil {
+			return sources.Page{}, err
+		}
+		page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, note
+		if note != "" {
+			if cur.Gap {
+				page.Note = ""
+			}
+			cur.Gap = true
+		} else if end {
+			cur.Gap = false
+		}
+		page.Progress = r.progress(r.Began)
+		page.Done = end && cur.next(q)
+		cur.History = page.Done
+	} else {
+		l, p, err := c.listPage(ctx, q, d, r.answered(), &r.span)
+		if err != nil {
+			return sources.Page{}, err
+		}
+		page.Items, page.Undecodable, page.Date = l.items, l.odd, l.date
+		page.Done, page.Note = cur.after(q, d, p, l.members.whole("data.countUnanswered"), l.members.whole("data.countArchive"))
+		page.Progress = r.progress(p.now)
+		if q.Walk == sources.News && r.Twice && r.Pass == passSecond && r.From > 0 && !page.Done {
+			page.Reached = time.Unix(r.From, 0).UTC()
+		}
+	}
+	if page.Done {
+		page.Progress = 1
+	}
+	page.Cursor, err = json.Marshal(cur)
+	return page, err
+}
+
+// listPage asks for the next page of one of the two lists.
+func (c *Client) listPage(ctx context.Context, q sources.Query, d *dated, answered bool, s *span) (listing, seen, error) {
+	take := c.sizes.limit(sizeKey(q), min(d.take, d.depth-s.Skip))
+	params := url.Values{
+		"isAnswered": {strconv.FormatBool(answered)},
+		"take":       {strconv.Itoa(take)},
+		"skip":       {strconv.Itoa(s.Skip)},
+		"order":      {"dateAsc"},
+	}
+	if s.From > 0 {
+		params.Set("dateFrom", strconv.FormatInt(s.From, 10))
+	}
+	if s.To > 0 {
+		params.Set("dateTo", strconv.FormatInt(s.To, 10))
+	}
+	return c.datedPage(ctx, q, d.lists, params, take)
+}
+
+// datedPage sends a request for take entries, and says what its page showed. The
+// items come back in the order in which they happened.
+func (c *Client) datedPage(ctx context.Context, q sources.Query, e endpoint, params url.Values, take int) (listing, seen, error) {
+	l, err := c.list(ctx, q, e, params)
+	c.sizes.asked(sizeKey(q), take, err)
+	if err != nil {
+		return listing{}, seen{}, err
+	}
+	c.heard(l.date)
+	p := look(l, take)
+	sortByTime(l.items)
+	return l, p, nil
+}
+
+// heard takes note of the marketplace's clock.
+func (c *Client) heard(date time.Time) {
+	if !date.IsZero() {
+		c.skew.Store(int64(time.Until(date)))
+	}
+}
+
+// present is between when and when it is now: by our clock and by the marketplace's,
+// as it was heard last. Either may be wrong.
+func (c *Client) present(now time.Time) (earliest, latest time.Time) {
+	const noise = 5 * time.Second // the header Date is cut to the second, and takes its time
+	earliest, latest = now, now
+	switch skew := time.Duration(c.skew.Load()); {
+	case skew < -noise:
+		earliest = now.Add(skew)
+	case skew > noise:
+		latest = now.Add(skew)
+	}
+	return earliest, latest
+}

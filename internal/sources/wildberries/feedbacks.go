@@ -1,0 +1,45 @@
+package wildberries
+
+import (
+	"encoding/json"
+	"time"
+
+	"syncd/internal/sources"
+)
+
+const (
+	pathFeedbacks        = "/api/v1/feedbacks"
+	pathFeedbacksCount   = "/api/v1/feedbacks/count"
+	pathFeedbacksArchive = "/api/v1/feedbacks/archive"
+)
+
+// feedbacks: take may not exceed 5,000, nor skip 199,990 (documented).
+var feedbacks = dated{
+	name:    "feedbacks",
+	lists:   feedbacksAt(pathFeedbacks),
+	count:   pathFeedbacksCount,
+	archive: new(feedbacksAt(pathFeedbacksArchive)),
+	take:    5000, skip: 199_990, depth: 199_990 + 5000,
+	leaf: leafItems,
+}
+
+func feedbacksAt(path string) endpoint {
+	return endpoint{group: GroupFeedbacks, path: path, list: []string{"data", "feedbacks"}, decode: decodeFeedback, nullable: nullIsEmpty}
+}
+
+// decodeFeedback reads one feedback. Nothing in it says when it changed; what a
+// buyer adds to one is another feedback with an id of its own.
+func decodeFeedback(raw json.RawMessage, now time.Time) (sources.Item, error) {
+	body, f, err := decodeItem(raw)
+	if err != nil {
+		return sources.Item{}, err
+	}
+	id := f.text("id")
+	if err := goodID("id", id); err != nil {
+		return sources.Item{}, err
+	}
+	return sources.Item{
+		Kind: "feedback", ID: []string{id}, Subject: []string{"feedback", id}, Body: body,
+		Created: plausible(f.instant("createdDate"), now),
+	}, nil
+}

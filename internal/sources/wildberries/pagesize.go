@@ -1,0 +1,73 @@
+package wildberries
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"syncd/internal/sources"
+)
+
+// pageSizes remember how many entries a page may be asked for where larger ones
+// have failed: a quarter after each failure, down to one, so that an entry which
+// the marketplace cannot send ends up alone; faster back up with each success,
+// since most failures are outages and not about the page. They are kept in memory:
+// a new process finds out anew. Safe for concurrent use.
+type pageSizes struct {
+	mu    sync.Mutex
+	sizes map[string]pageSize // by stream and walk
+}
+
+type pageSize struct{ most, successes int }
+
+func sizeKey(q sources.Query) string { return q.Stream + "/" + string(q.Walk) }
+
+// limit is how many of want entries to ask for.
+func (s *pageSizes) limit(key string, want int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if size, ok := s.sizes[key]; ok {
+		return min(want, size.most)
+	}
+	return want
+}
+
+// narrow is how many entries Skip steps over: one. Where larger pages have failed
+// and a single entry has not been tried, it is too early.
+func (s *pageSizes) narrow(key string) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if size, failing := s.sizes[key]; failing && size.most > 1 {
+		return 0, fmt.Errorf("the page that fails is being narrowed down to the one entry that is to blame: the next try asks for %d of them, so wait for it", size.most)
+	}
+	return 1, nil
+}
+
+// asked takes in how a request for n entries went.
+func (s *pageSizes) asked(key string, n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size, small := s.sizes[key]
+	switch {
+	case err == nil && small:
+		size.successes++
+		if size.most <<= 2 * size.successes; size.most >= 1<<20 {
+			delete(s.sizes, key)
+			return
+		}
+		s.sizes[key] = size
+	case perhapsTooLarge(err):
+		if s.sizes == nil {
+			s.sizes = make(map[string]pageSize)
+		}
+		s.sizes[key] = pageSize{most: max(n/4, 1)}
+	}
+}
+
+// perhapsTooLarge says whether a smaller page might have come through: an answer
+// that was too long, too slow or damaged, a server that broke down over it or
+// refused it, none at all.
+func perhapsTooLarge(err error) bool {
+	e, ok := errors.AsType[*sources.Error](err)
+	return ok && (e.Kind == sources.Temporary || e.Kind == sources.Unreadable || e.Kind == sources.Rejected)
+}
