@@ -33,6 +33,7 @@ type rig struct {
 	mu      sync.Mutex
 	commits int
 	fault   func(n int, commit func() error) error
+	large   bool // the file is too large to be checked after each commit
 	out     lockedBuffer
 }
 
@@ -73,6 +74,9 @@ func (r *rig) open() {
 			}
 			return commit()
 		}()
+		if r.large {
+			return err
+		}
 		if err := r.db.Check(); err != nil {
 			r.t.Errorf("after commit %d: %v", n, err)
 		}
@@ -109,7 +113,13 @@ func (r *rig) new(streams ...poller.Stream) *poller.Poller {
 // start runs a poller; stop ends it and waits.
 func (r *rig) start(streams ...poller.Stream) (stop func()) {
 	r.t.Helper()
-	p := r.new(streams...)
+	_, stop = r.run(streams...)
+	return stop
+}
+
+func (r *rig) run(streams ...poller.Stream) (p *poller.Poller, stop func()) {
+	r.t.Helper()
+	p = r.new(streams...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- p.Run(ctx) }()
@@ -117,7 +127,7 @@ func (r *rig) start(streams ...poller.Stream) (stop func()) {
 	if !p.Scheduled() {
 		r.t.Error("Run has not scheduled every stream")
 	}
-	return func() {
+	return p, func() {
 		cancel()
 		if err := <-done; err != nil {
 			r.t.Error(err)
@@ -151,6 +161,33 @@ func (r *rig) emitted() (out []string) {
 	return out
 }
 
+// kinds returns the log as "created a", "updated a", "schema_changed", in order,
+// with a mark for history.
+func (r *rig) kinds() (out []string) {
+	r.t.Helper()
+	for e, err := range r.db.Events(0) {
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		kind := e.Type[strings.LastIndexByte(e.Type, '.')+1:]
+		if id := strings.Split(e.ID, "/"); kind != "schema_changed" {
+			kind += " " + id[2]
+		}
+		if e.Backfill {
+			kind += " backfill"
+		}
+		out = append(out, kind)
+	}
+	return out
+}
+
+func (r *rig) wantKinds(want ...string) {
+	r.t.Helper()
+	if got := r.kinds(); !slices.Equal(got, want) {
+		r.t.Errorf("emitted %q\nwant    %q", got, want)
+	}
+}
+
 func (r *rig) wantEmitted(want ...string) {
 	r.t.Helper()
 	if got := r.emitted(); !slices.Equal(got, want) {
@@ -165,26 +202,33 @@ func (r *rig) wantLogged(text string, n int) {
 	}
 }
 
-// fake is a strict source: a list that is read in pages of two, from a position
-// that the cursor holds. It fails the test when a stream overlaps itself and when
-// a cursor comes back that it did not make.
+// fake is a strict source: a list that each walk reads in pages of two, from a
+// position that the cursor holds. News goes on from its last item, the others
+// begin with the first each time. It fails the test when a walk overlaps itself
+// and when a cursor comes back that it did not make for that walk. While a poller
+// runs, its fields and what its functions look at are changed with set.
 type fake struct {
 	t      *testing.T
 	seller string
 	took   time.Duration                          // each request
+	wait   func(q sources.Query) time.Duration    // a request longer than that; may be nil
 	fail   func(n int) error                      // of the n-th request; nil: it works
+	failAt func(q sources.Query) error            // the same, by what is asked for
 	page   func(q sources.Query, p *sources.Page) // changes a page; may be nil
 	staged bool                                   // the list is shown newest first
+	whole  bool                                   // News shows everything, each time
+	size   int                                    // of a page; 0: 2
 
 	mu    sync.Mutex
-	busy  bool
+	busy  map[sources.Walk]bool
 	items []sources.Item
 	times []time.Time // of the requests
+	calls []sources.Query
 	given map[string]bool
 }
 
 func newFake(t *testing.T, ids ...string) *fake {
-	f := &fake{t: t, seller: "seller-1", given: make(map[string]bool)}
+	f := &fake{t: t, seller: "seller-1", given: make(map[string]bool), busy: make(map[sources.Walk]bool)}
 	f.add(ids...)
 	return f
 }
@@ -211,6 +255,39 @@ func (f *fake) add(ids ...string) {
 	}
 }
 
+func (f *fake) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// mutable makes all items such that can change.
+func (f *fake) mutable() *fake {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.items {
+		f.items[i].Immutable = false
+	}
+	return f
+}
+
+// change gives items another body: the id, and these members.
+func (f *fake) change(members string, ids ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, it := range f.items {
+		if slices.Contains(ids, it.ID[0]) {
+			f.items[i].Body = json.RawMessage(fmt.Sprintf(`{"id":%q%s}`, it.ID[0], members))
+		}
+	}
+}
+
+func (f *fake) remove(ids ...string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.items = slices.DeleteFunc(slices.Clone(f.items), func(it sources.Item) bool { return slices.Contains(ids, it.ID[0]) })
+}
+
 func (f *fake) Seller() string { return f.seller }
 
 type fakeCursor struct {
@@ -220,29 +297,38 @@ type fakeCursor struct {
 
 func (f *fake) Fetch(ctx context.Context, q sources.Query) (sources.Page, error) {
 	f.mu.Lock()
-	if f.busy {
-		f.t.Error("the stream overlaps itself")
+	if f.busy[q.Walk] {
+		f.t.Errorf("walk %s overlaps itself", q.Walk)
 	}
-	f.busy = true
+	f.busy[q.Walk] = true
 	n := len(f.times)
-	f.times = append(f.times, time.Now())
-	if q.Cursor != nil && !f.given[string(q.Cursor)] {
-		f.t.Errorf("a cursor that I never made: %s", q.Cursor)
+	f.times, f.calls = append(f.times, time.Now()), append(f.calls, q)
+	if q.Cursor != nil && !f.given[string(q.Walk)+string(q.Cursor)] {
+		f.t.Errorf("a cursor that I never made for %s: %q", q.Walk, q.Cursor)
+	}
+	took := f.took
+	if f.wait != nil {
+		took += f.wait(q)
 	}
 	f.mu.Unlock()
 	defer func() {
 		f.mu.Lock()
-		f.busy = false
+		f.busy[q.Walk] = false
 		f.mu.Unlock()
 	}()
-	time.Sleep(f.took) // what is on its way is allowed to finish
+	time.Sleep(took) // what is on its way is allowed to finish
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.fail != nil {
 		if err := f.fail(n); err != nil {
 			return sources.Page{}, err
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	if f.failAt != nil {
+		if err := f.failAt(q); err != nil {
+			return sources.Page{}, err
+		}
+	}
 	var c fakeCursor
 	if q.Cursor != nil {
 		if err := json.Unmarshal(q.Cursor, &c); err != nil {
@@ -252,12 +338,19 @@ func (f *fake) Fetch(ctx context.Context, q sources.Query) (sources.Page, error)
 	if c.Began == 0 {
 		c.Began = q.Now.UnixMilli()
 	}
-	end := min(c.At+2, len(f.items))
+	if f.size == 0 {
+		f.size = 2
+	}
+	c.At = min(c.At, len(f.items))
+	end := min(c.At+f.size, len(f.items))
 	p := sources.Page{Items: slices.Clone(f.items[c.At:end]), Staged: f.staged, Began: time.UnixMilli(c.Began)}
 	c.At = end
+	if len(f.items) > 0 {
+		p.Progress = float64(end) / float64(len(f.items))
+	}
 	if p.Done = end == len(f.items); p.Done {
 		c = fakeCursor{At: max(0, end-1)} // the overlap
-		if f.staged {
+		if f.staged || f.whole || q.Walk != sources.News {
 			c.At = 0
 		}
 	}
@@ -265,8 +358,28 @@ func (f *fake) Fetch(ctx context.Context, q sources.Query) (sources.Page, error)
 	if f.page != nil {
 		f.page(q, &p)
 	}
-	f.given[string(p.Cursor)] = true
+	f.given[string(q.Walk)+string(p.Cursor)] = true
 	return p, nil
+}
+
+// Skip steps over one item.
+func (f *fake) Skip(q sources.Query) (sources.Cursor, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var c fakeCursor
+	if q.Cursor != nil {
+		if err := json.Unmarshal(q.Cursor, &c); err != nil {
+			return nil, "", err
+		}
+	}
+	if c.At >= len(f.items) {
+		return nil, "", errors.New("there is nothing to skip")
+	}
+	left := "question " + f.items[c.At].ID[0]
+	c.At++
+	raw, err := json.Marshal(c)
+	f.given[string(q.Walk)+string(raw)] = true
+	return raw, left, err
 }
 
 func (f *fake) requests() []time.Time {
@@ -275,11 +388,49 @@ func (f *fake) requests() []time.Time {
 	return slices.Clone(f.times)
 }
 
+// runs returns when a walk's runs began.
+func (f *fake) runs(walk sources.Walk) (out []time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, q := range f.calls {
+		var c fakeCursor
+		if q.Cursor != nil {
+			if err := json.Unmarshal(q.Cursor, &c); err != nil {
+				f.t.Error(err)
+			}
+		}
+		if q.Walk == walk && c.Began == 0 {
+			out = append(out, q.Now)
+		}
+	}
+	return out
+}
+
+// pages returns how many pages of a walk were asked for.
+func (f *fake) pages(walk sources.Walk) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, q := range f.calls {
+		if q.Walk == walk {
+			n++
+		}
+	}
+	return n
+}
+
 func stream(name string, f *fake, schedule string) poller.Stream {
 	return poller.Stream{ID: state.StreamID{Account: "shop-a", Stream: name}, Marketplace: "wildberries", Group: "feedbacks", Source: f,
 		Schedule: schedule, Start: &time.Time{}}
 }
 
+// swept is a stream with all walks.
+func swept(name string, f *fake, schedule string, every, full time.Duration) poller.Stream {
+	s := stream(name, f, schedule)
+	s.Walks = []sources.Walk{sources.News, sources.Sweep, sources.Full, sources.Backfill}
+	s.Sweep = poller.Sweep{Every: every, Full: full, Window: 60 * 24 * time.Hour}
+	return s
+}
+
 func failing(kind sources.Kind, scope sources.Scope, status int) error {
-	return &sources.Error{Kind: kind, Scope: scope, Endpoint: "GET /x", Status: status, Hint: "look at the token", Err: fmt.Errorf("request %d", time.Now().UnixNano())}
+	return &sources.Error{Kind: kind, Scope: scope, Endpoint: "GET /x", Request: "/x?skip=0", Status: status, Hint: "look at the token", Err: fmt.Errorf("request %d", time.Now().UnixNano())}
 }

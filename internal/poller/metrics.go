@@ -36,14 +36,20 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 // is stopped, since its token belongs to another seller than before.
 const reasonOtherSeller = "other_seller"
 
+// actionUndecodable is the action of items_total for an entry that is no usable
+// item.
+const actionUndecodable = "undecodable"
+
 // declare makes the families of one stream present before its first poll.
 func (m *Metrics) declare(s Stream) {
 	m.success.WithLabelValues(s.ID.Account, s.ID.Stream)
 	m.errors.WithLabelValues(s.ID.Account, s.ID.Stream, reasonOtherSeller)
-	for _, k := range []sources.Kind{sources.Temporary, sources.RateLimited, sources.Unauthorized, sources.Forbidden, sources.Rejected} {
+	for _, k := range []sources.Kind{sources.Temporary, sources.Unreadable, sources.RateLimited, sources.Unauthorized, sources.Payment,
+		sources.Forbidden, sources.Rejected} {
 		m.errors.WithLabelValues(s.ID.Account, s.ID.Stream, string(k))
 	}
-	for _, a := range []state.Action{state.ActionCreated, state.ActionUpdated, state.ActionSilent, state.ActionUnchanged, state.ActionStale, state.ActionStaged, "undecodable"} {
+	for _, a := range []state.Action{state.ActionCreated, state.ActionUpdated, state.ActionSilent, state.ActionUnchanged, state.ActionStale,
+		state.ActionStaged, state.ActionHeld, state.ActionAdopted, state.ActionRemoved, actionUndecodable} {
 		m.items.WithLabelValues(s.ID.Account, s.ID.Stream, string(a))
 	}
 	m.lag.WithLabelValues(s.Marketplace, s.ID.Stream)

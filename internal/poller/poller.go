@@ -1,28 +1,63 @@
-// Package poller decides when to fetch, drives the pages of a run, and commits
-// them. Each stream has one goroutine, which owns the stream's sequence of fetch
-// and commit; so a stream never overlaps itself and its cursor needs no lock.
+// Package poller decides when to fetch, drives the pages of each walk, and
+// commits them.
+//
+// # Lanes
+//
+// A stream is read by two goroutines side by side. The news lane drives the News
+// walk by the stream's schedule. The background lane drives Sweep, Full and
+// Backfill, one page of one of them at a time: a sweep that is due goes first,
+// then a full reading, then an open request for history. Between two pages it
+// looks again, so a sweep interrupts a backfill of days; and who has completed a
+// run lets the others read as many pages before its next, so that a budget that
+// is too small for the sweeps stretches all of them and starves none. News never
+// waits for any of it: which request gets the next token of the budget is decided
+// in package apiclient, by walk.
+//
+// Each walk has its own cursor. It belongs to the goroutine of its lane, which
+// moves it under lane.committing; Skip and Backfill move it under the same lock.
+// Nothing is fetched while it is held. What both lanes and the reports need
+// (where the stream stands, due times, failures, progress) is guarded by
+// worker.mu, which is held over no I/O at all.
+//
+// The lanes' commits are transactions of the state, in any order. A reading that
+// was overtaken by a later one of another lane changes nothing, since each
+// carries a stamp that was taken before its request.
+//
+// # Pages
 //
 // One page is one request is one transaction. Nothing is fetched inside a
 // transaction, and the cursor of a page is never saved without its items. When
 // the process dies between a fetch and its commit, the page is fetched again;
-// after the commit, the next one is.
+// after the commit, the next one is. A page that changes nothing writes nothing,
+// except that a walk of many such pages saves its cursor now and then.
+//
+// # Schedules
+//
+// A sweep is due Sweep.Every after the beginning of its last complete run, and a
+// full reading Sweep.Full after its own; both are durable, and a run that was cut
+// short goes on from its cursor. The first complete News run shows all that there
+// is, so it counts as both.
+//
+// # What follows a complete run
+//
+// Items that were held back because they differ from their record only by keys
+// that came or went are settled after each Full run, and where a stream has none,
+// after each News run. A settlement that a crash interrupted is finished before
+// anything else is read. Items of a Vanish stream that a News run did not show
+// are noted as missing after runs that prove it: begun by this process from the
+// first page, not partial, and without an entry that could not be read.
 package poller
 
 import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/robfig/cron/v3"
-	"golang.org/x/sync/errgroup"
 
 	"syncd/internal/sources"
 	"syncd/internal/state"
@@ -34,9 +69,24 @@ type Stream struct {
 	Marketplace string
 	Group       string // the API group that a 401 stops
 	Source      sources.Source
-	Schedule    string        // see ParseSchedule
-	Overlap     time.Duration // how far back a run begins
+	Schedule    string        // of News; see ParseSchedule
+	Overlap     time.Duration // how far back a News run begins
 	Start       *time.Time    // what is old at first use; nil: the account's first poll; zero: nothing
+	Ignore      []string      // top-level fields of an item whose change is no news
+
+	// As sources.Stream says. No walks: News alone.
+	Walks  []sources.Walk
+	Whole  bool
+	Vanish bool
+
+	Sweep Sweep
+}
+
+// Sweep says how changes are looked for where a stream has the walks for it.
+type Sweep struct {
+	Every  time.Duration // between the beginnings of two Sweep runs; 0: none
+	Full   time.Duration // of two Full runs; 0: none
+	Window time.Duration // how far back both look
 }
 
 // Config is what a Poller needs. All fields are required.
@@ -47,14 +97,19 @@ type Config struct {
 	Streams []Stream
 }
 
-// Poller polls the streams of a configuration.
+// Poller polls the streams of a configuration. Its methods are safe for
+// concurrent use, but only one of Run, Once and RunOnly may run at a time.
 type Poller struct {
 	db      *state.DB
 	log     *slog.Logger
 	metrics *Metrics
-	workers []*worker
+	workers []*worker // by name
+	byID    map[state.StreamID]*worker
 
 	scheduled atomic.Bool
+
+	opening sync.Mutex // held while the streams are opened
+	ready   []*worker  // guarded by opening: that may be polled; nil: not opened yet
 
 	mu      sync.Mutex
 	blocked map[groupID]time.Time // API groups that refused their token: not before
@@ -63,32 +118,17 @@ type Poller struct {
 
 type groupID struct{ account, group string }
 
-// parser reads what contract §4 allows: five fields, six with seconds, or a
-// descriptor such as "@every 15s". Always UTC: a schedule must not move with the
-// machine's daylight saving time.
-var parser = cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
-
-// ParseSchedule reads a schedule of the configuration.
-func ParseSchedule(expr string) (cron.Schedule, error) {
-	s, err := parser.Parse(expr)
-	if err != nil {
-		return nil, fmt.Errorf("schedule %q: %w", expr, err)
-	}
-	if s.Next(time.Now().UTC()).IsZero() {
-		return nil, fmt.Errorf("schedule %q never comes", expr)
-	}
-	return s, nil
-}
-
 // New returns a poller. It neither reads the state nor sends anything.
 func New(cfg Config) (*Poller, error) {
-	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, blocked: make(map[groupID]time.Time), stopped: make(map[string]error)}
+	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, byID: make(map[state.StreamID]*worker),
+		blocked: make(map[groupID]time.Time), stopped: make(map[string]error)}
 	for _, s := range cfg.Streams {
-		schedule, err := ParseSchedule(s.Schedule)
+		w, err := newWorker(p, s)
 		if err != nil {
-			return nil, fmt.Errorf("stream %s: %w", s.ID, err)
+			return nil, err
 		}
-		p.workers = append(p.workers, newWorker(p, s, schedule))
+		p.workers = append(p.workers, w)
+		p.byID[w.ID] = w
 	}
 	slices.SortFunc(p.workers, func(a, b *worker) int { return cmp.Compare(a.ID.String(), b.ID.String()) })
 	p.warnTwice()
@@ -111,9 +151,15 @@ func (p *Poller) warnTwice() {
 	}
 }
 
-// open pins the sellers and reads where each stream stands. One token of another
-// seller stops its whole account, which is left out and reported.
-func (p *Poller) open() (ready []*worker, err error) {
+// open pins the sellers and reads where each stream stands, once for a poller. A
+// token of another seller stops its whole account, which is left out and
+// reported.
+func (p *Poller) open() ([]*worker, error) {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	if p.ready != nil {
+		return p.ready, nil
+	}
 	firstPoll := make(map[string]time.Time)
 	stopped := make(map[string]error)
 	now := time.Now()
@@ -132,6 +178,7 @@ func (p *Poller) open() (ready []*worker, err error) {
 		}
 		firstPoll[name] = account.FirstPoll
 	}
+	ready := make([]*worker, 0, len(p.workers))
 	for _, w := range p.workers {
 		if stopped[w.ID.Account] != nil {
 			p.metrics.errors.WithLabelValues(w.ID.Account, w.ID.Stream, reasonOtherSeller).Inc()
@@ -145,6 +192,7 @@ func (p *Poller) open() (ready []*worker, err error) {
 	p.mu.Lock()
 	p.stopped = stopped
 	p.mu.Unlock()
+	p.ready = ready
 	return ready, nil
 }
 
@@ -156,7 +204,7 @@ func (p *Poller) Stopped() map[string]error {
 	return maps.Clone(p.stopped)
 }
 
-// Run polls every stream by its schedule until ctx ends. What is in flight then
+// Run polls every stream by its schedules until ctx ends. What is in flight then
 // is finished and committed. The only errors are those of the state.
 func (p *Poller) Run(ctx context.Context) error {
 	workers, err := p.open()
@@ -165,7 +213,11 @@ func (p *Poller) Run(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for _, w := range workers {
-		wg.Go(func() { w.run(ctx) })
+		w.scheduleFrom(time.Now())
+		wg.Go(func() { w.runNews(ctx) })
+		if len(w.background.walks) > 0 {
+			wg.Go(func() { w.runBackground(ctx) })
+		}
 	}
 	p.scheduled.Store(true)
 	wg.Wait()
@@ -175,49 +227,6 @@ func (p *Poller) Run(ctx context.Context) error {
 // Scheduled reports whether Run has scheduled every stream.
 func (p *Poller) Scheduled() bool { return p.scheduled.Load() }
 
-// Left is a stream that Once could not bring up to date.
-type Left struct {
-	Stream state.StreamID
-	Err    error
-}
-
-// onceTries is how often Once tries a page that fails for a passing reason.
-const onceTries = 5
-
-// Once brings every stream up to what existed when it began, and returns those
-// for which that was not possible before ctx's deadline. A wait for the budget
-// beyond the deadline is given up at once.
-func (p *Poller) Once(ctx context.Context) ([]Left, error) {
-	workers, err := p.open()
-	if err != nil {
-		return nil, err
-	}
-	var (
-		mu   sync.Mutex
-		left []Left
-		g    errgroup.Group
-	)
-	stopped := p.Stopped()
-	for _, w := range p.workers {
-		if err := stopped[w.ID.Account]; err != nil {
-			left = append(left, Left{w.ID, err})
-		}
-	}
-	for _, w := range workers {
-		g.Go(func() error {
-			if err := w.once(ctx); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				left = append(left, Left{w.ID, err})
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // the functions return nil: what went wrong is in left
-	slices.SortFunc(left, func(a, b Left) int { return cmp.Compare(a.Stream.String(), b.Stream.String()) })
-	return left, nil
-}
-
 // block keeps an API group of an account quiet until a time.
 func (p *Poller) block(account, group string, until time.Time) {
 	p.mu.Lock()
@@ -225,17 +234,35 @@ func (p *Poller) block(account, group string, until time.Time) {
 	p.blocked[groupID{account, group}] = until
 }
 
-// blockedFor is how long an API group of an account has still to be quiet.
-func (p *Poller) blockedFor(account, group string) time.Duration {
+// blockedUntil is until when an API group of an account is to be quiet; zero: it
+// was not refused.
+func (p *Poller) blockedUntil(account, group string) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return time.Until(p.blocked[groupID{account, group}])
+	return p.blocked[groupID{account, group}]
 }
 
-// phase spreads the streams over a second: schedules are whole seconds, and a
-// thousand accounts must not all ask at the same instant.
-func phase(id state.StreamID) time.Duration {
-	h := fnv.New32a()
-	h.Write([]byte(id.String()))
-	return time.Duration(h.Sum32()%1000) * time.Millisecond
+// accepted notes that the marketplace took the token. Where its API group was
+// blocked, all streams of the group go on at once.
+func (p *Poller) accepted(account, group string) {
+	id := groupID{account, group}
+	p.mu.Lock()
+	_, was := p.blocked[id]
+	delete(p.blocked, id)
+	p.mu.Unlock()
+	if !was {
+		return
+	}
+	for _, w := range p.workers {
+		if w.ID.Account == account && w.Group == group {
+			w.revive()
+		}
+	}
+}
+
+// hint wakes the news of another stream of an account, if that is polled.
+func (p *Poller) hint(id state.StreamID) {
+	if w := p.byID[id]; w != nil {
+		w.news.nudge()
+	}
 }

@@ -1,14 +1,12 @@
 package poller
 
 import (
-	"cmp"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"hash/fnv"
 	"log/slog"
-	"strconv"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -24,360 +22,266 @@ const (
 	// keepEvery is after how many pages without a change the cursor is saved all
 	// the same, so that a crash in a long walk does not begin it again.
 	keepEvery = 20
-	// stagedPiece is how many staged items one transaction commits.
-	stagedPiece = 500
+	// keepAfter is after how long it is, where the budget is so small that a page
+	// is worth more than a commit.
+	keepAfter = 10 * time.Second
 	// refusedFor is how long a refused token, scope or tariff is left alone.
 	refusedFor = time.Hour
 	// progressEvery is how often a long walk says that it is alive.
 	progressEvery = 15 * time.Second
 	// oddMost bounds how many different undecodable entries are reported.
 	oddMost = 100
+	// largePage is from how many bytes on a page matters to the memory of the process.
+	largePage = 2 << 20
 )
 
-// worker owns one stream. Its fields belong to the goroutine that runs it.
+// piece is how many staged or held items, or records, one transaction goes
+// through: some 10 ms of the state's only writer. Tests lower it.
+var piece = 500
+
+// worker reads one stream.
 type worker struct {
 	Stream
 	p        *Poller
 	log      *slog.Logger
 	schedule cron.Schedule
+	settles  sources.Walk // after whose runs held items are settled
 
-	known   state.Stream   // as opened
-	cursor  sources.Cursor // of the news walk; may be ahead of the saved one by pages without a change
-	unsaved int            // such pages
-	pages   uint64         // committed by this process
-	trouble trouble.Run
+	news       *lane
+	background *lane
+
+	resuming sync.Mutex // held while the streams' lanes wait for what a crash left undone
+	resumed  bool       // guarded by resuming
+
+	mu      sync.Mutex      // guards what follows, and what says so in walk; held over no I/O
+	known   state.Stream    // without Walks and Backfill
+	request *state.Backfill // open; nil: none
+	from    time.Time       // Run: no sweep begins before it; zero otherwise
+	opened  time.Time       // by this process
+	next    time.Time       // News: when it is next due; zero: it runs
 	noted   string          // the last note, and the undecodable entries, so that each
 	odd     map[uint64]bool // is reported once and not with every poll; at most oddMost
+	behind  behind
+	pace    pace
 }
 
-func newWorker(p *Poller, s Stream, schedule cron.Schedule) *worker {
+// lane is one of the goroutines of a stream, and the walks that it drives.
+type lane struct {
+	walks []*walk       // who goes first
+	wake  chan struct{} // size 1: look again what there is to do
+	asked atomic.Bool   // News: by the operator, so whatever holds the stream back is tried
+
+	// committing is held while a page is brought into the state, and by whoever
+	// else moves a cursor of the lane: in the state and in memory, both or none.
+	committing sync.Mutex
+}
+
+// nudge makes the lane look again what there is to do.
+func (l *lane) nudge() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// walk is one way in which the stream is read, and where that stands.
+type walk struct {
+	name  sources.Walk
+	every time.Duration // Sweep, Full: see Stream.Sweep
+	log   *slog.Logger
+
+	// Of the lane's goroutine.
+	trouble trouble.Run
+	rest    int // pages that the others may read before its next run
+	worked  int // pages that were committed by this process
+
+	// Guarded by lane.committing.
+	cursor   sources.Cursor // may be ahead of the saved one by pages without a change
+	moves    int            // how often somebody else has set the cursor
+	unsaved  int            // pages that the cursor is ahead
+	pending  int            // items of these pages that count for the settlement
+	begun    bool           // the run going on has something saved, perhaps by an earlier process
+	left     uint64         // items that an earlier process has read of it
+	skipped  bool           // something was left out of it
+	unstaged bool           // staged items may wait for CommitStaged
+
+	// Guarded by worker.mu. The lane's goroutine writes; Skip and Backfill do too,
+	// under lane.committing as well, and the end of the first walk sets began.
+	run     *run      // that is going on in this process; nil: none
+	began   time.Time // of the last complete run. Sweep, Full: durable, News: of this process
+	done    time.Time
+	pages   int             // of that run
+	apart   []time.Duration // between the beginnings of the last complete runs
+	retry   time.Time       // not before, after a failure
+	failure *failure        // since the last page that worked; nil: none
+	off     bool            // the source does not have it
+}
+
+// run is one reading of a walk, as far as this process did it.
+type run struct {
+	since    time.Time // of the first page here
+	stamp    uint64    // of the same
+	whole    bool      // that was the first page of the run
+	partial  bool      // it proves nothing about what it did not show
+	failed   bool      // some page had to be tried again
+	pages    int
+	items    int
+	read     uint64 // items that count for the settlement, with those of earlier processes
+	progress float64
+	told     time.Duration       // how long it had taken when it was last told that it goes on
+	kept     time.Time           // the cursor
+	seen     map[uint64]struct{} // Vanish: hashes of the ids
+	wakes    map[string]bool     // streams to wake when the staged items are committed
+}
+
+func newWorker(p *Poller, s Stream) (*worker, error) {
+	schedule, err := ParseSchedule(s.Schedule)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", s.ID, err)
+	}
+	w := &worker{Stream: s, p: p, schedule: schedule, settles: sources.News, odd: make(map[uint64]bool),
+		log:  p.log.With("account", s.ID.Account, "stream", s.ID.Stream),
+		news: &lane{wake: make(chan struct{}, 1)}, background: &lane{wake: make(chan struct{}, 1)}}
+	w.news.walks = []*walk{{name: sources.News, log: w.log}}
+	for _, k := range []walk{
+		{name: sources.Sweep, every: s.Sweep.Every},
+		{name: sources.Full, every: s.Sweep.Full},
+		{name: sources.Backfill},
+	} {
+		if !slices.Contains(s.Walks, k.name) || k.every <= 0 && k.name != sources.Backfill {
+			continue
+		}
+		if k.name == sources.Full {
+			w.settles = sources.Full
+		}
+		w.background.walks = append(w.background.walks, &walk{name: k.name, every: k.every, log: w.log.With("walk", k.name)})
+	}
 	p.metrics.declare(s)
-	return &worker{Stream: s, p: p, odd: make(map[uint64]bool), schedule: schedule, log: p.log.With("account", s.ID.Account, "stream", s.ID.Stream)}
+	return w, nil
 }
 
+// walk returns one of the stream's walks and its lane; nil: it has it not.
+func (w *worker) walk(name sources.Walk) (*lane, *walk) {
+	for _, l := range []*lane{w.news, w.background} {
+		for _, k := range l.walks {
+			if k.name == name {
+				return l, k
+			}
+		}
+	}
+	return nil, nil
+}
+
+// walks returns all of them.
+func (w *worker) walks() []*walk { return slices.Concat(w.news.walks, w.background.walks) }
+
+// open reads where the stream stands. Neither lane runs yet.
 func (w *worker) open(firstPoll time.Time) error {
 	known, err := w.p.db.OpenStream(w.ID, w.Start, firstPoll)
 	if err != nil {
 		return err
 	}
-	w.known, w.cursor = known, known.Cursors[string(sources.News)]
-	return nil
-}
-
-// run polls until ctx ends: when the schedule says so, and after a failure when
-// it is worth trying again. A run that takes longer than the schedule's period
-// makes the next one wait, and is followed by it at once.
-func (w *worker) run(ctx context.Context) {
-	next := time.Now().Add(phase(w.ID))
-	for w.sleepUntil(ctx, next) {
-		if d := w.p.blockedFor(w.ID.Account, w.Group); d > 0 {
-			next = time.Now().Add(d + phase(w.ID))
-			continue
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.opened, w.request = time.Now(), known.Backfill
+	w.standLocked(known)
+	for _, k := range w.walks() {
+		s := known.Walks[string(k.name)]
+		k.standAt(s)
+		k.unstaged = true
+		if k.name != sources.News {
+			k.began, k.done = s.Began, s.Done
 		}
-		start := time.Now()
-		_, err := w.poll(ctx)
-		switch {
-		case err == nil:
-			next = w.schedule.Next(start.UTC()).Add(phase(w.ID))
-		case ctx.Err() != nil:
-			return
-		default:
-			next = time.Now().Add(w.failed(err))
-		}
-	}
-}
-
-// sleepUntil waits for t by the wall clock, which schedules speak of, and by the
-// clock that nobody sets, whichever comes first: neither a clock that is set
-// back nor a machine that slept delays the poll by what the clocks differ. It
-// returns false when ctx has ended.
-func (w *worker) sleepUntil(ctx context.Context, t time.Time) bool {
-	begin := time.Now()
-	wait := t.Round(0).Sub(begin.Round(0))
-	for {
-		d := min(t.Round(0).Sub(time.Now().Round(0)), wait-time.Since(begin))
-		if d <= 0 {
-			return ctx.Err() == nil
-		}
-		timer := time.NewTimer(min(d, time.Minute))
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return false
-		case <-timer.C:
-		}
-	}
-}
-
-// once polls until a run that began after the call is complete, trying failures
-// that pass again.
-func (w *worker) once(ctx context.Context) error {
-	start := time.Now()
-	tries, pages := 0, w.pages
-	var last error
-	for {
-		began, err := w.poll(ctx)
-		if tries++; w.pages > pages {
-			tries, pages, last = 1, w.pages, nil
-		}
-		if err == nil {
-			if !began.IsZero() && began.Before(start.Truncate(time.Millisecond)) {
-				continue // it ended what an earlier process had begun
-			}
-			return nil
-		}
-		if _, fetching := errors.AsType[*sources.Error](err); !fetching && ctx.Err() != nil {
-			return cmp.Or(last, err) // what kept failing says more than that time is up
-		}
-		last = err
-		e := sources.AsError(err)
-		passes := e.Kind == sources.RateLimited || e.Kind == sources.Temporary && tries < onceTries
-		if ctx.Err() != nil || !passes {
-			return err
-		}
-		if !w.sleepUntil(ctx, time.Now().Add(w.failed(err))) {
-			return err
-		}
-	}
-}
-
-// failed takes note of a failure and returns how long to leave the stream alone.
-// A retry is a request like any other: it waits for the budget.
-func (w *worker) failed(err error) time.Duration {
-	e := sources.AsError(err)
-	w.p.metrics.errors.WithLabelValues(w.ID.Account, w.ID.Stream, string(e.Kind)).Inc()
-	_, fetching := errors.AsType[*sources.Error](err)
-	n := w.trouble.Row() + 1
-	wait := trouble.Backoff(n, time.Second, 5*time.Minute)
-	switch e.Kind {
-	case sources.RateLimited:
-		wait = time.Second // the bucket knows how long
-	case sources.Unauthorized, sources.Forbidden:
-		if e.Scope == sources.ScopeGroup {
-			w.p.block(w.ID.Account, w.Group, time.Now().Add(refusedFor))
-		}
-		wait = refusedFor
-	case sources.Rejected:
-		wait = trouble.Backoff(n, time.Minute, time.Hour)
-	}
-	w.tell(e, fetching, wait)
-	return wait
-}
-
-// poll makes one run of the news walk, or goes on with the one that an earlier
-// process began: pages until the source says that it has seen everything. It
-// returns Page.Began of the last one.
-func (w *worker) poll(ctx context.Context) (began time.Time, err error) {
-	if err := w.finishStaged(); err != nil {
-		return began, err
-	}
-	begin, told := time.Now(), time.Now()
-	items, pages := 0, 0
-	for {
-		if ctx.Err() != nil {
-			return began, context.Cause(ctx)
-		}
-		stamp := w.p.db.Stamp() // before the request: G3's "whose request was sent before"
-		page, err := w.Source.Fetch(ctx, sources.Query{
-			Stream: w.ID.Stream, Walk: sources.News, Cursor: w.cursor,
-			Since: w.known.Start, Overlap: w.Overlap, Now: time.Now(),
-		})
-		if err != nil {
-			return began, err
-		}
-		if err := w.commit(stamp, page); err != nil {
-			return began, err
-		}
-		w.trouble.Worked(w.log, "polling again")
-		w.pages++
-		items, pages = items+len(page.Items), pages+1
-		if page.Done {
-			began = page.Began
-			break
-		}
-		if time.Since(told) > progressEvery {
-			told = time.Now()
-			w.log.Info("still reading", "items", items, "requests", pages, "for", time.Since(begin).Round(time.Second))
-		}
-	}
-	w.p.metrics.success.WithLabelValues(w.ID.Account, w.ID.Stream).SetToCurrentTime()
-	return began, nil
-}
-
-// commit brings a page into the state. From here a crash costs nothing: the page
-// is saved with its cursor, or read again.
-func (w *worker) commit(stamp uint64, page sources.Page) error {
-	now := time.Now()
-	p := w.statePage(stamp, now)
-	p.Cursor = page.Cursor
-	p.Staged, p.Final = page.Staged, page.Staged && page.Done
-	p.Keep = w.unsaved >= keepEvery
-	p.Walked = page.Done && !page.Staged && !w.known.Walked // a staged walk is complete with its last item
-	before := w.known
-	p.Start = w.startByTheirClock(now, page.Date)
-	odd := page.Undecodable
-	for _, it := range page.Items {
-		kept, err := w.item(it)
-		if err != nil {
-			odd = append(odd, sources.Undecodable{Raw: it.Body, Reason: err.Error()})
-			continue
-		}
-		p.Items = append(p.Items, kept)
-	}
-	out, err := w.p.db.CommitPage(p)
-	if err != nil {
-		w.known = before
-		return err
-	}
-	w.cursor = page.Cursor
-	// Only a run that is going on is worth saving where nothing changed: the next
-	// run reads the same again, and an idle stream must write nothing.
-	if w.unsaved++; out.Wrote || page.Done {
-		w.unsaved = 0
-	}
-	w.known.Walked = w.known.Walked || p.Walked
-	w.count(p.Items, out, now)
-	w.report(page.Note, odd)
-	if p.Final {
-		return w.finishStaged()
 	}
 	return nil
 }
 
-// maxSkew is how far our clock can be ahead; a Date further back is nonsense.
-const maxSkew = 366 * 24 * time.Hour
-
-// startByTheirClock corrects what `start: now` means, with the first page of a
-// stream: items carry the marketplace's times, and where our clock is ahead of
-// them, new ones would count as old. Zero: nothing to correct.
-func (w *worker) startByTheirClock(now, date time.Time) time.Time {
-	first := w.cursor == nil && !w.known.Walked
-	// Date is cut to the second, and was set when the answer left.
-	skew := now.Sub(date)
-	if w.Start != nil || !first || date.IsZero() || skew < 5*time.Second || skew > maxSkew {
-		return time.Time{}
-	}
-	w.log.Warn("the machine's clock is ahead of the marketplace's: set it by NTP", "by", skew.Round(time.Second))
-	// The moment of the first poll, which may be long ago, by their clock.
-	start := w.known.Start.Add(-skew)
-	w.known.Start, w.known.Began = start, start
-	return start
+func (w *worker) standLocked(known state.Stream) {
+	known.Walks, known.Backfill = nil, nil
+	w.known = known
 }
 
-func (w *worker) statePage(stamp uint64, now time.Time) state.Page {
+// standAt makes the walk go on from where the state has it. The caller holds
+// lane.committing, or no lane runs yet.
+func (k *walk) standAt(s state.WalkState) {
+	k.cursor, k.left = nil, s.Read
+	if len(s.Cursor) > 0 {
+		k.cursor = s.Cursor
+	}
+	k.unsaved, k.pending, k.begun = 0, 0, s.Read > 0
+}
+
+// scheduleFrom makes Run's sweeps begin at t or a little later: those that came
+// due while syncd did not run must not all begin in the same second.
+func (w *worker) scheduleFrom(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.from = t.Add(60 * phase(w.ID))
+}
+
+// standing is what is known of the stream now.
+func (w *worker) standing() state.Stream {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.known
+}
+
+// blockedFor is how long the stream's API group has still to be quiet.
+func (w *worker) blockedFor() time.Duration {
+	return time.Until(w.p.blockedUntil(w.ID.Account, w.Group))
+}
+
+// revive makes both lanes go on at once, whatever they were waiting for.
+func (w *worker) revive() {
+	w.mu.Lock()
+	for _, k := range w.background.walks {
+		k.retry = time.Time{}
+	}
+	w.mu.Unlock()
+	w.background.nudge()
+	w.ask()
+}
+
+// ask makes the news lane poll at once, whatever it is waiting for.
+func (w *worker) ask() {
+	w.news.asked.Store(true)
+	w.news.nudge()
+}
+
+func (w *worker) statePage(walk sources.Walk, stamp uint64, now time.Time) state.Page {
 	return state.Page{
-		Stream: w.ID, Marketplace: w.Marketplace, Walk: string(sources.News), Stamp: stamp, Now: now,
-		Rules:         strconv.Itoa(fingerprint.Rules),
-		Refingerprint: func(body json.RawMessage) (event.Fingerprint, error) { return fingerprint.Of(body, nil) },
+		Stream: w.ID, Marketplace: w.Marketplace, Walk: string(walk), Stamp: stamp, Now: now,
+		Rules:         fingerprint.RulesOf(w.Ignore),
+		Refingerprint: func(body json.RawMessage) (event.Fingerprint, error) { return fingerprint.Of(body, w.Ignore) },
+		Grown: func(old, new json.RawMessage) ([]string, bool, error) {
+			return fingerprint.Grown(old, new, w.Ignore)
+		},
 	}
 }
 
-// item prepares an item for the state, and decides what it is if nobody has seen
-// it before: contract §4, "What is old".
-func (w *worker) item(it sources.Item) (state.Item, error) {
-	out := state.Item{
-		ID: event.Path(it.ID...), Kind: it.Kind, Subject: event.Path(it.Subject...),
-		Created: it.Created, Changed: it.Changed, Immutable: it.Immutable, Body: it.Body,
-	}
-	if it.Created.IsZero() {
-		out.Silent = !w.known.Start.IsZero() && !w.known.Walked
-		out.Backfill = !w.known.Walked
-	} else {
-		out.Silent = it.Created.Before(w.known.Start)
-		out.Backfill = !w.known.Walked && it.Created.Before(w.known.Began)
-	}
-	if !it.Immutable {
-		var err error
-		if out.Fingerprint, err = fingerprint.Of(it.Body, nil); err != nil {
-			return state.Item{}, err
-		}
-	}
-	return out, nil
+// asked is a request of a walk, and what it depends on.
+type asked struct {
+	query   sources.Query
+	stamp   uint64
+	moves   int
+	request *state.Backfill
 }
 
-// finishStaged commits what a complete staged walk has left, also after a crash
-// in the middle of it.
-func (w *worker) finishStaged() error {
-	staged, err := w.p.db.HasStaged(w.ID, string(sources.News))
-	if err != nil || !staged {
-		return err
-	}
-	for {
-		p := w.statePage(0, time.Now()) // each item has the stamp of its request
-		p.Walked = !w.known.Walked
-		out, done, err := w.p.db.CommitStaged(p, stagedPiece)
-		if err != nil {
-			return err
-		}
-		for _, a := range out.Actions {
-			w.p.metrics.items.WithLabelValues(w.ID.Account, w.ID.Stream, string(a)).Inc()
-		}
-		if done {
-			break
+// query is what the walk would ask for next. The caller holds lane.committing.
+func (w *worker) query(k *walk) asked {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a := asked{moves: k.moves, query: sources.Query{Stream: w.ID.Stream, Walk: k.name, Cursor: k.cursor, Now: time.Now()}}
+	switch k.name {
+	case sources.News:
+		a.query.Since, a.query.Overlap = w.known.Start, w.Overlap
+	case sources.Sweep, sources.Full:
+		a.query.Overlap, a.query.Window = w.Overlap, w.Sweep.Window
+	case sources.Backfill:
+		a.request = w.request
+		if a.request != nil {
+			a.query.Since = a.request.Since
 		}
 	}
-	// The walk's cursor took effect with the last piece.
-	return w.open(w.known.Began)
-}
-
-func (w *worker) count(items []state.Item, out state.Outcome, now time.Time) {
-	for i, a := range out.Actions {
-		w.p.metrics.items.WithLabelValues(w.ID.Account, w.ID.Stream, string(a)).Inc()
-		if a == state.ActionCreated && !items[i].Backfill && !items[i].Created.IsZero() {
-			w.p.metrics.lag.WithLabelValues(w.Marketplace, w.ID.Stream).Observe(max(now.Sub(items[i].Created), 0).Seconds())
-		}
-	}
-}
-
-// report tells the operator, once each, what is odd about a page.
-func (w *worker) report(note string, odd []sources.Undecodable) {
-	if note != "" && note != w.noted {
-		w.noted = note
-		w.log.Warn("the marketplace behaves oddly", "what", note)
-	}
-	for _, u := range odd {
-		w.p.metrics.items.WithLabelValues(w.ID.Account, w.ID.Stream, "undecodable").Inc()
-		h := fnv.New64a()
-		h.Write([]byte(u.Reason))
-		h.Write(u.Raw)
-		sum := h.Sum64()
-		if w.odd[sum] || len(w.odd) >= oddMost {
-			continue
-		}
-		w.odd[sum] = true
-		raw := string(u.Raw)
-		if len(raw) > 200 {
-			raw = raw[:200] + "…"
-		}
-		w.log.Error("an entry of the marketplace's answer cannot be used", "why", u.Reason, "entry", strconv.QuoteToASCII(raw))
-		if len(w.odd) == oddMost {
-			w.log.Error("too many different entries cannot be used: from here on they are only counted")
-		}
-	}
-}
-
-// tell logs a failure, once for each sort in a row. One that did not come from
-// fetching came from the state.
-func (w *worker) tell(e *sources.Error, fetching bool, wait time.Duration) {
-	retry := wait.Round(time.Second)
-	args := []any{"err", e, "kind", e.Kind, "retry_in", retry}
-	if e.Hint != "" {
-		args = append(args, "hint", e.Hint)
-	}
-	level, msg := slog.LevelError, "poll failed"
-	if !fetching {
-		w.trouble.Add(w.log, level, "state", "the state file cannot be used, trying again; nothing is lost", "err", e.Err, "retry_in", retry)
-		return
-	}
-	switch e.Kind {
-	case sources.RateLimited:
-		// The bucket has told already, with the time it takes.
-		level, msg = slog.LevelDebug, "poll refused by the budget"
-	case sources.Temporary:
-		level, msg = slog.LevelWarn, "poll failed, trying again"
-	case sources.Unauthorized, sources.Forbidden:
-		msg = "the marketplace refuses this token; trying again hourly"
-		args = append(args, "stops", e.Scope)
-	}
-	w.trouble.Add(w.log, level, fmt.Sprint(e.Kind, e.Scope, e.Endpoint, e.Status), msg, args...)
+	return a
 }

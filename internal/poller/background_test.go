@@ -1,0 +1,429 @@
+package poller_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"syncd/internal/poller"
+	"syncd/internal/sources"
+	"syncd/internal/state"
+)
+
+const (
+	quarter = 15 * time.Minute
+	day     = 24 * time.Hour
+)
+
+var questions = state.StreamID{Account: "shop-a", Stream: "questions"}
+
+func manyIDs(n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("q%06d", i)
+	}
+	return out
+}
+
+// Contract G7: each kind of sweep comes in its period, counted from the first
+// walk, and sees a change that News does not.
+func TestSweepsSeeChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, "a", "b", "c", "d", "e").mutable()
+		stop := r.start(swept("questions", f, "@every 5m", quarter, day))
+		time.Sleep(time.Minute)
+		if n := f.pages(sources.Sweep) + f.pages(sources.Full); n != 0 {
+			t.Errorf("%d pages of sweeps right after the first walk", n)
+		}
+		f.change(`,"answer":"yes"`, "b") // a key that comes: held back
+		time.Sleep(2 * quarter)
+		f.change(``, "b")
+		time.Sleep(2 * quarter)
+		f.set(func() { f.items[2].Body = []byte(`{"id":"other"}`) }) // a value that changes
+		time.Sleep(2 * quarter)
+		r.wantKinds("created a", "created b", "created c", "created d", "created e", "updated c")
+		time.Sleep(3 * day)
+		stop()
+		if n := len(f.runs(sources.Sweep)); n < 285 || n > 302 {
+			t.Errorf("%d sweeps in three days, want about 292", n)
+		}
+		if n := len(f.runs(sources.Full)); n != 3 {
+			t.Errorf("%d full readings in three days", n)
+		}
+		for i, at := range f.runs(sources.Sweep)[1:] {
+			if d := at.Sub(f.runs(sources.Sweep)[i]); d < quarter || d > quarter+5*time.Second {
+				t.Errorf("%s between two sweeps", d)
+			}
+		}
+	})
+}
+
+// A sweep is due by what the state remembers, whoever reads it: a restart brings
+// none forward and delays none.
+func TestSweepsAreDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, "a", "b", "c", "d", "e").mutable()
+		s := swept("questions", f, "@every 15s", quarter, day)
+		for range 200 { // ten minutes up, two down: 40 hours
+			stop := r.start(s)
+			time.Sleep(10 * time.Minute)
+			stop()
+			r.reopen()
+			time.Sleep(2 * time.Minute)
+		}
+		runs := f.runs(sources.Sweep)
+		if n := len(runs); n < 130 || n > 160 { // a sweep that comes due while syncd is down comes after it
+			t.Errorf("%d sweeps in 40 hours", n)
+		}
+		for i, at := range runs[1:] {
+			if d := at.Sub(runs[i]); d < quarter || d > quarter+4*time.Minute {
+				t.Errorf("%s between two sweeps", d)
+			}
+		}
+		if n := len(f.runs(sources.Full)); n != 1 {
+			t.Errorf("%d full readings in 40 hours", n)
+		}
+		time.Sleep(3 * day)
+		stop := r.start(s)
+		defer stop()
+		time.Sleep(2 * time.Minute)
+		if got := len(f.runs(sources.Sweep)) - len(runs); got != 1 {
+			t.Errorf("%d sweeps after three days of absence", got)
+		}
+		if n := len(f.runs(sources.Full)); n != 2 {
+			t.Errorf("%d full readings after three days of absence", n)
+		}
+	})
+}
+
+// No sweep before the first walk has shown everything, however long that takes.
+func TestNoSweepBeforeFirstWalk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, manyIDs(100)...)
+		f.took = time.Hour
+		stop := r.start(swept("questions", f, "@every 15s", quarter, day))
+		time.Sleep(49 * time.Hour)
+		if n := f.pages(sources.Sweep) + f.pages(sources.Full); n != 0 {
+			t.Errorf("%d pages of sweeps during the first walk", n)
+		}
+		time.Sleep(day)
+		stop()
+		if f.pages(sources.Sweep) == 0 {
+			t.Error("no sweep after the first walk")
+		}
+	})
+}
+
+// Many streams that were first polled together do not sweep together, and each
+// keeps to its moment.
+func TestSweepsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.large = true
+		at := make(map[time.Duration]int)
+		var fakes []*fake
+		p := func() (stop func()) {
+			streams := slices.Collect(func(yield func(poller.Stream) bool) {
+				for i := range 60 {
+					f := newFake(t, "a")
+					f.seller = fmt.Sprint("seller-", i)
+					fakes = append(fakes, f)
+					s := swept("questions", f, "@every 1m", quarter, day)
+					s.ID.Account = fmt.Sprint("shop-", i)
+					if !yield(s) {
+						return
+					}
+				}
+			})
+			return r.start(streams...)
+		}
+		begin := time.Now()
+		stop := p()
+		time.Sleep(time.Hour)
+		stop()
+		for i, f := range fakes {
+			runs := f.runs(sources.Sweep)
+			if len(runs) == 0 {
+				t.Fatalf("stream %d was not swept", i)
+			}
+			d := runs[0].Sub(begin)
+			if d > quarter+5*time.Second || d < quarter*8/10 {
+				t.Errorf("the first sweep came after %s", d)
+			}
+			at[d.Truncate(time.Second)]++
+		}
+		if len(at) < 30 {
+			t.Errorf("the first sweeps of 60 streams came in %d different seconds", len(at))
+		}
+	})
+}
+
+// A budget that is too small for all of it stretches every walk and starves none:
+// a sweep takes longer than its period here, and so does a full reading.
+func TestSweepsAreStretchedFairly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, manyIDs(40)...)
+		begin := time.Now()
+		f.wait = func(q sources.Query) time.Duration {
+			if q.Walk != sources.News {
+				return time.Minute
+			}
+			return 0
+		}
+		s := swept("questions", f, "@every 5m", quarter, 2*time.Hour) // 20 minutes of pages each
+		p, stop := r.run(s)
+		time.Sleep(time.Minute)
+		if _, err := p.Backfill("shop-a", "questions", time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(day)
+		stop()
+		if n := len(f.runs(sources.News)); n < 280 {
+			t.Errorf("%d News runs in a day", n)
+		}
+		sweeps, fulls := len(f.runs(sources.Sweep)), len(f.runs(sources.Full))
+		if sweeps < 30 || fulls < 8 {
+			t.Errorf("%d sweeps and %d full readings in a day", sweeps, fulls)
+		}
+		last := time.Time{}
+		for _, q := range f.calls {
+			if q.Walk == sources.Backfill {
+				last = q.Now
+			}
+		}
+		if n := f.pages(sources.Backfill); n != 20 || last.Sub(begin) > 6*time.Hour {
+			t.Errorf("%d pages of history, the last after %s", n, last.Sub(begin))
+		}
+	})
+}
+
+// A page that always fails stops its own walk and no other.
+func TestFailingSweepStopsNothingElse(t *testing.T) {
+	for _, kind := range []sources.Kind{sources.Rejected, sources.Temporary} {
+		synctest.Test(t, func(t *testing.T) {
+			r, f := newRig(t), newFake(t, "a", "b", "c")
+			f.failAt = func(q sources.Query) error {
+				if q.Walk == sources.Sweep {
+					return failing(kind, sources.ScopeStream, 500)
+				}
+				return nil
+			}
+			p, stop := r.run(swept("questions", f, "@every 15s", quarter, day))
+			time.Sleep(time.Hour)
+			if _, err := p.Backfill("shop-a", "", time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * day)
+			stop()
+			if n := len(f.runs(sources.News)); n < 49*200 {
+				t.Errorf("%d News runs", n)
+			}
+			if n := len(f.runs(sources.Full)); n != 2 {
+				t.Errorf("%d full readings in two days", n)
+			}
+			if n := f.pages(sources.Backfill); n != 2 {
+				t.Errorf("%d pages of history", n)
+			}
+			if n := f.pages(sources.Sweep); n < 40 || n > 700 {
+				t.Errorf("%d tries of the sweep in two days", n)
+			}
+		})
+	}
+}
+
+// A walk that the source does not have is a bug that is said once, and no loop.
+func TestNoSuchWalk(t *testing.T) {
+	for _, walk := range []sources.Walk{sources.News, sources.Sweep, sources.Backfill} {
+		synctest.Test(t, func(t *testing.T) {
+			r, f := newRig(t), newFake(t, "a", "b", "c")
+			f.failAt = func(q sources.Query) error {
+				if q.Walk == walk {
+					return fmt.Errorf("%s: %w", q.Walk, sources.ErrNoSuchWalk)
+				}
+				return nil
+			}
+			s := swept("questions", f, "@every 15s", quarter, day)
+			p, stop := r.run(s)
+			if _, err := p.Backfill("shop-a", "", time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * day)
+			stop()
+			if n := f.pages(walk); n != 1 {
+				t.Errorf("%d requests of walk %s", n, walk)
+			}
+			r.wantLogged("please report it", 1)
+			if walk != sources.News && f.pages(sources.News) < 1000 {
+				t.Error("News was stopped too")
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if left := r.once(ctx, s); walk != sources.Sweep && (len(left) == 0 || !errors.Is(left[0].Err, sources.ErrNoSuchWalk)) {
+				t.Errorf("once left %+v", left)
+			}
+		})
+	}
+}
+
+// Run from cron, once sees changes too: it makes the sweeps that are due, and
+// lists what it had no time for.
+func TestOnceSweeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, "a", "b", "c", "d", "e").mutable()
+		s := swept("questions", f, "@every 15s", quarter, day)
+		once := func(timeout time.Duration) []string {
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
+			defer cancel()
+			var out []string
+			for _, l := range r.once(ctx, s) {
+				out = append(out, string(l.Walk))
+			}
+			r.reopen()
+			return out
+		}
+		for range 5 * 24 * 2 { // every half hour
+			if left := once(10 * time.Minute); len(left) > 0 {
+				t.Fatal(left)
+			}
+			time.Sleep(30 * time.Minute)
+		}
+		if n := len(f.runs(sources.Sweep)); n != 239 {
+			t.Errorf("%d sweeps in 240 calls", n)
+		}
+		if n := len(f.runs(sources.Full)); n < 4 || n > 5 {
+			t.Errorf("%d full readings in five days", n)
+		}
+		time.Sleep(2 * day)
+		f.took = 25 * time.Second // of seven requests
+		begin := len(f.requests())
+		if left := once(time.Minute); !slices.Equal(left, []string{"sweep", "full"}) {
+			t.Errorf("left %q", left)
+		}
+		for range 3 {
+			once(time.Minute)
+		}
+		if left := once(time.Minute); len(left) > 0 {
+			t.Errorf("left %q after five minutes", left)
+		}
+		if n := len(f.requests()) - begin; n > 16 {
+			t.Errorf("%d requests: what was cut short did not go on", n)
+		}
+	})
+}
+
+// The clock was ahead when a sweep was made: what is kept lies in the future, and
+// keeps no sweep from coming.
+func TestSweepFromTheFuture(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, "a", "b", "c")
+		s := swept("questions", f, "@every 15s", quarter, day)
+		r.once(t.Context(), s)
+		later := time.Now().Add(1000 * day)
+		for _, walk := range []string{"sweep", "full"} {
+			if _, err := r.db.CommitPage(state.Page{Stream: questions, Walk: walk, Now: later, Began: later, Done: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop := r.start(s)
+		time.Sleep(2 * time.Hour)
+		stop()
+		if n := len(f.runs(sources.Sweep)); n < 7 || n > 9 {
+			t.Errorf("%d sweeps in two hours", n)
+		}
+		if n := len(f.runs(sources.Full)); n != 1 {
+			t.Errorf("%d full readings in two hours", n)
+		}
+	})
+}
+
+// The crash matrix of all walks side by side: for every commit and both ways in
+// which it fails, with a new process after it, each item and each change is
+// emitted exactly once, what was due is done, and no request for history is lost.
+func TestCrashMatrixOfAllWalks(t *testing.T) {
+	want := []string{"created a", "created b", "created c", "created d", "created e", "created new", "created old-1 backfill", "created old-2 backfill", "created old-3 backfill",
+		"updated b", "updated d"}
+	for _, staged := range []bool{false, true} {
+		for _, effect := range []bool{false, true} {
+			crashed := true
+			for at := 0; crashed; at++ {
+				crashed = false
+				t.Run(fmt.Sprintf("staged=%t effect=%t at=%d", staged, effect, at), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						r, f := newRig(t), newFake(t, "old-1", "old-2", "old-3", "a", "b", "c", "d", "e").mutable()
+						f.staged = staged
+						f.change(`,"state":1`, "a", "b", "c", "d", "e")
+						s := swept("questions", f, "@every 15s", quarter, day)
+						start := time.Now().Add(-time.Hour)
+						s.Start = &start
+						for i := range f.items[3:] {
+							f.items[3+i].Created = time.Now().Add(time.Duration(i) * time.Second)
+						}
+						time.Sleep(time.Minute)
+						r.once(t.Context(), s)
+						r.reopen()
+						time.Sleep(2 * day)
+						f.change(`,"state":2`, "b", "d")
+						f.add("new")
+
+						first := r.committed()
+						ctx, cancel := context.WithCancel(t.Context())
+						defer cancel()
+						r.fault = func(n int, commit func() error) error {
+							if n-first != at {
+								return commit()
+							}
+							crashed = true
+							cancel()
+							if effect {
+								if err := commit(); err != nil {
+									return err
+								}
+							}
+							return errBroken
+						}
+						p := r.new(s)
+						if _, err := p.Backfill("shop-a", "", time.Time{}); err != nil && !errors.Is(err, errBroken) {
+							t.Fatal(err)
+						}
+						if _, err := p.Once(ctx); err != nil && !errors.Is(err, errBroken) {
+							t.Fatal(err)
+						}
+						r.reopen()
+						p = r.new(s)
+						if at == 0 && !effect { // the operator was told that it failed
+							if _, err := p.Backfill("shop-a", "", time.Time{}); err != nil {
+								t.Fatal(err)
+							}
+						}
+						if left, err := p.Once(t.Context()); err != nil || len(left) > 0 {
+							t.Fatal(left, err)
+						}
+						got := r.kinds()
+						for i, k := range got {
+							if k != "created new backfill" {
+								got[i] = strings.TrimSuffix(k, " backfill")
+							}
+							if strings.Contains(k, "old-") {
+								got[i] = k
+							}
+						}
+						slices.Sort(got)
+						if !slices.Equal(got, want) {
+							t.Errorf("emitted %q\nwant    %q", got, want)
+						}
+						known, err := r.db.OpenStream(questions, nil, time.Now())
+						if err != nil || known.Backfill != nil || time.Since(known.Walks["full"].Began) > time.Hour || time.Since(known.Walks["sweep"].Began) > time.Hour {
+							t.Errorf("%+v %v", known, err)
+						}
+					})
+				})
+			}
+			t.Logf("staged=%t effect=%t", staged, effect)
+		}
+	}
+}

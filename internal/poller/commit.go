@@ -1,0 +1,461 @@
+package poller
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"syncd/internal/event"
+	"syncd/internal/fingerprint"
+	"syncd/internal/sources"
+	"syncd/internal/state"
+)
+
+// resume finishes what a crash left undone before anything is read: a settlement
+// of held items that was decided but not carried out. Both lanes wait for it.
+func (w *worker) resume() error {
+	w.resuming.Lock()
+	defer w.resuming.Unlock()
+	if w.resumed {
+		return nil
+	}
+	verdict, err := w.p.db.HasVerdict(w.ID)
+	if err == nil && verdict {
+		err = w.settle(0)
+	}
+	w.resumed = err == nil
+	return err
+}
+
+// step reads one page of a walk and commits it. It returns the page; one that is
+// Done ended a run. The zero page: there was nothing to commit, and more to read.
+func (w *worker) step(ctx context.Context, l *lane, k *walk) (sources.Page, error) {
+	if err := w.resume(); err != nil {
+		return sources.Page{}, err
+	}
+	l.committing.Lock()
+	err := w.finishStaged(k)
+	a := w.query(k)
+	l.committing.Unlock()
+	if err != nil {
+		return sources.Page{}, err
+	}
+	if k.name == sources.Backfill && a.request == nil {
+		return sources.Page{Done: true}, nil // its staged items were all that was left
+	}
+	a.stamp = w.p.db.Stamp() // before the request: G3's "whose request was sent before"
+	page, err := w.Source.Fetch(ctx, a.query)
+	if err == nil {
+		w.p.accepted(w.ID.Account, w.Group)
+	}
+	l.committing.Lock()
+	defer l.committing.Unlock()
+	if k.moves != a.moves && (err != nil || k.name == sources.Backfill) {
+		// Meanwhile the walk was told to go on elsewhere: a failure is not that of
+		// the next page, and history may have to begin further back than this page.
+		return sources.Page{}, nil
+	}
+	if err != nil {
+		return sources.Page{}, err
+	}
+	if err := w.commit(k, a, page); err != nil {
+		return sources.Page{}, err
+	}
+	w.worked(k)
+	return page, nil
+}
+
+// commit brings a page into the state. From here a crash costs nothing: the page
+// is saved with its cursor, or read again. The caller holds lane.committing.
+func (w *worker) commit(k *walk, a asked, page sources.Page) error {
+	now := time.Now()
+	r := w.onRun(k, a, page)
+	known := w.standing()
+	last := page.Done && !page.Staged // a staged walk is complete with its last item
+	p := w.statePage(k.name, a.stamp, now)
+	p.Cursor, p.Keep = page.Cursor, k.unsaved >= keepEvery || !page.Done && now.Sub(r.kept) >= keepAfter
+	p.Staged, p.Final = page.Staged, page.Staged && page.Done
+	p.Began, p.Done = beganAt(r, page), page.Done && k.keepsEnd()
+	if k.name == sources.News {
+		p.Walked = last && !known.Walked
+		p.Start = w.startByTheirClock(k, &known, now, page.Date)
+	}
+	if a.request != nil {
+		p.Unemitted, p.Asked = true, a.request.Asked
+	}
+	b := w.items(&p, k, a, page, known)
+	if p.Walked {
+		if err := w.countAsSwept(now); err != nil {
+			return err
+		}
+	}
+	if w.counts(k) && !last {
+		p.Read = k.pending + len(p.Items)
+	}
+
+	// A Full run is complete, and is next due a day later, once what it shows of
+	// held items was settled. Its last page is committed without its cursor first:
+	// after a crash on the way it is read again.
+	settling := last && k.name == w.settles && k.name != sources.News
+	if settling {
+		p.Cursor, p.Read, p.Keep, p.Done = k.cursor, k.pending, false, false
+	}
+	out, err := w.p.db.CommitPage(p)
+	if err != nil {
+		return err
+	}
+	if b.bytes > largePage {
+		// The collector lets the heap grow by a part of what was alive last, which was
+		// this page several times over: the next one must not come on top of that.
+		runtime.GC()
+	}
+	w.count(r, p.Items, b.wakes, out, now)
+	w.report(k, page.Note, b.odd)
+	if settling {
+		if out.Wrote {
+			k.unsaved, k.pending = 0, 0
+		}
+		if err := w.settle(r.read + uint64(len(p.Items))); err != nil {
+			return err
+		}
+		end := w.statePage(k.name, a.stamp, now)
+		end.Cursor, end.Began, end.Done = page.Cursor, p.Began, true
+		if _, err := w.p.db.CommitPage(end); err != nil {
+			return err
+		}
+		out.Wrote = true
+	}
+
+	k.cursor = page.Cursor
+	k.unsaved++
+	k.pending = p.Read
+	k.begun = k.begun || out.Wrote && p.Read > 0
+	if out.Wrote {
+		k.unsaved, k.pending, r.kept = 0, 0, now
+	}
+	// Only a run that is going on is worth saving where nothing changed: the next
+	// run reads the same again, and an idle stream must write nothing.
+	if page.Done {
+		k.unsaved, k.pending = 0, 0
+	}
+	w.mu.Lock()
+	if k.name == sources.News {
+		known.Walked = known.Walked || p.Walked
+		w.known = known
+	}
+	if k.name == sources.Backfill && last {
+		w.request = nil // the state has taken it with the page
+	}
+	r.pages++
+	r.items += len(page.Items)
+	r.read += uint64(len(p.Items))
+	r.progress = page.Progress
+	r.partial = r.partial || page.Partial || len(page.Undecodable) > 0
+	w.mu.Unlock()
+	if p.Walked {
+		w.background.nudge()
+	}
+	w.alive(k, r)
+	switch {
+	case p.Final:
+		k.unstaged = true
+		return w.finishStaged(k)
+	case page.Done:
+		return w.complete(k, r, p.Began)
+	}
+	return nil
+}
+
+// keep saves where the walk is when its lane comes to an orderly end, so that a
+// run of pages without a change goes on there. It is worth no error: without it
+// those pages are read again.
+func (w *worker) keep(l *lane, k *walk) {
+	l.committing.Lock()
+	defer l.committing.Unlock()
+	if k.unsaved == 0 {
+		return
+	}
+	p := w.statePage(k.name, 0, time.Now())
+	p.Cursor, p.Read, p.Keep = k.cursor, k.pending, true
+	if _, err := w.p.db.CommitPage(p); err == nil {
+		k.unsaved, k.pending = 0, 0
+	}
+}
+
+// onRun returns the run that a page belongs to.
+func (w *worker) onRun(k *walk, a asked, page sources.Page) *run {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if k.run != nil {
+		return k.run
+	}
+	r := &run{since: a.query.Now, stamp: a.stamp, kept: a.query.Now, read: k.left, wakes: make(map[string]bool)}
+	// The cursor alone does not tell whether an earlier process was in the middle
+	// of a run.
+	r.whole = a.query.Cursor == nil || k.done.After(w.opened) || page.Began.UnixMilli() == a.query.Now.UnixMilli()
+	if w.Vanish && k.name == sources.News {
+		r.seen = make(map[uint64]struct{})
+	}
+	k.run = r
+	return r
+}
+
+// beganAt is when a page's run began, also where an earlier process did.
+func beganAt(r *run, page sources.Page) time.Time {
+	if page.Began.IsZero() {
+		return r.since
+	}
+	return page.Began
+}
+
+// counts says whether the state has to count what the runs of a walk read: those
+// that read everything, and may take several processes.
+func (w *worker) counts(k *walk) bool {
+	return k.name == w.settles && (k.name != sources.News || w.Whole)
+}
+
+// keepsEnd says whether the state has to keep that a run is complete. News is due
+// by the clock and not by that: of its runs only those are kept of which some
+// items were counted there, so that the next one counts anew.
+func (k *walk) keepsEnd() bool { return k.name != sources.News || k.begun }
+
+// countAsSwept makes the sweeps due as if they had been made now, just before the
+// first walk is complete, which shows everything. Each began a little earlier than
+// now, so that those of streams that were first polled together part. A crash
+// before the first walk's last page costs nothing: no sweep begins before it, and
+// then it counts anew.
+func (w *worker) countAsSwept(now time.Time) error {
+	for _, k := range w.background.walks {
+		if k.every == 0 {
+			continue
+		}
+		p := w.statePage(k.name, 0, now)
+		p.Began, p.Done = now.Add(-jitter(w.ID, k.name, k.every)), true
+		if _, err := w.p.db.CommitPage(p); err != nil {
+			return err
+		}
+		w.mu.Lock()
+		k.began, k.done = p.Began, now
+		w.mu.Unlock()
+	}
+	return nil
+}
+
+// maxSkew is how far our clock can be ahead; a Date further back is nonsense.
+const maxSkew = 366 * 24 * time.Hour
+
+// startByTheirClock corrects what `start: now` means, with the first page of a
+// stream: items carry the marketplace's times, and where our clock is ahead of
+// them, new ones would count as old. Zero: nothing to correct.
+func (w *worker) startByTheirClock(k *walk, known *state.Stream, now, date time.Time) time.Time {
+	first := k.cursor == nil && !known.Walked
+	// Date is cut to the second, and was set when the answer left.
+	skew := now.Sub(date)
+	if w.Start != nil || !first || date.IsZero() || skew < 5*time.Second || skew > maxSkew {
+		return time.Time{}
+	}
+	w.log.Warn("the machine's clock is ahead of the marketplace's: set it by NTP", "by", skew.Round(time.Second))
+	// The moment of the first poll, which may be long ago, by their clock.
+	start := known.Start.Add(-skew)
+	known.Start, known.Began = start, start
+	return start
+}
+
+// beside is what a page holds beside its usable items.
+type beside struct {
+	bytes int      // of the bodies
+	wakes []string // Item.Wakes of each usable item
+	odd   []sources.Undecodable
+}
+
+// items prepares the items of a page for the state.
+func (w *worker) items(p *state.Page, k *walk, a asked, page sources.Page, known state.Stream) (b beside) {
+	b.odd = page.Undecodable
+	old := history{known: known, request: a.request}
+	if a.request != nil {
+		old.asked = a.request.Asked
+		if skew := p.Now.Sub(page.Date); !page.Date.IsZero() && skew.Abs() >= 5*time.Second && skew.Abs() <= maxSkew {
+			old.asked = old.asked.Add(-skew) // by the clock that the items carry
+		}
+	}
+	for _, it := range page.Items {
+		if old.leaves(it) {
+			continue
+		}
+		b.bytes += len(it.Body)
+		kept := old.item(it)
+		if k.run.seen != nil {
+			k.run.seen[state.IDHash(kept.ID)] = struct{}{}
+		}
+		if !it.Immutable {
+			var err error
+			if kept.Fingerprint, err = fingerprint.Of(it.Body, w.Ignore); err != nil {
+				b.odd = append(b.odd, sources.Undecodable{Raw: it.Body, Reason: err.Error()})
+				continue
+			}
+		}
+		p.Items = append(p.Items, kept)
+		b.wakes = append(b.wakes, it.Wakes)
+	}
+	for _, u := range b.odd {
+		p.Odd = append(p.Odd, state.Odd{Raw: u.Raw, Reason: u.Reason})
+	}
+	return b
+}
+
+// history decides what an item is if nobody has seen it before.
+type history struct {
+	known   state.Stream
+	request *state.Backfill // nil: not a backfill
+	asked   time.Time       // of the request, by the marketplace's clock
+}
+
+// leaves says whether a backfill leaves an item alone: what is older than was
+// asked for, and what came after it was asked for, which is not history but the
+// news lane's to emit.
+func (h history) leaves(it sources.Item) bool {
+	return h.request != nil && !it.Created.IsZero() && (it.Created.Before(h.request.Since) || it.Created.After(h.asked))
+}
+
+func (h history) item(it sources.Item) state.Item {
+	out := state.Item{
+		ID: event.Path(it.ID...), Kind: it.Kind, Subject: event.Path(it.Subject...),
+		Created: it.Created, Changed: it.Changed, Immutable: it.Immutable, Body: it.Body,
+	}
+	switch {
+	case h.request != nil:
+		out.Backfill = true
+	case it.Created.IsZero(): // contract §4, "What is old"
+		out.Silent = !h.known.Start.IsZero() && !h.known.Walked
+		out.Backfill = !h.known.Walked
+	default:
+		out.Silent = it.Created.Before(h.known.Start)
+		out.Backfill = !h.known.Walked && it.Created.Before(h.known.Began)
+	}
+	return out
+}
+
+// finishStaged commits what a complete staged walk has left, also after a crash
+// in the middle of it. The caller holds lane.committing.
+func (w *worker) finishStaged(k *walk) error {
+	if !k.unstaged {
+		return nil
+	}
+	staged, err := w.p.db.HasStaged(w.ID, string(k.name))
+	if err != nil {
+		return err
+	}
+	if staged {
+		if err := w.commitStaged(k); err != nil {
+			return err
+		}
+	}
+	k.unstaged = false
+	return nil
+}
+
+func (w *worker) commitStaged(k *walk) error {
+	first := k.name == sources.News && !w.standing().Walked
+	r, began := k.run, time.Now()
+	if r != nil {
+		began = r.since
+	}
+	if first {
+		if err := w.countAsSwept(time.Now()); err != nil {
+			return err
+		}
+	}
+	created := false
+	for done := false; !done; {
+		p := w.statePage(k.name, 0, time.Now()) // each item has the stamp of its request
+		p.Walked, p.Began, p.Done = first, began, k.keepsEnd()
+		p.Unemitted = k.name == sources.Backfill
+		var out state.Outcome
+		var err error
+		if out, done, err = w.p.db.CommitStaged(p, piece); err != nil {
+			return err
+		}
+		w.tally(out.Actions)
+		for _, a := range out.Actions {
+			created = created || a == state.ActionCreated
+		}
+	}
+	// The walk's cursor took effect with the last piece.
+	known, err := w.p.db.OpenStream(w.ID, w.Start, time.Time{})
+	if err != nil {
+		return err
+	}
+	k.standAt(known.Walks[string(k.name)])
+	w.mu.Lock()
+	switch k.name {
+	case sources.Backfill:
+		w.request = known.Backfill
+	case sources.News:
+		w.standLocked(known)
+	}
+	w.mu.Unlock()
+	w.background.nudge()
+	if r == nil {
+		return nil // an earlier process read the pages
+	}
+	if created {
+		for stream := range r.wakes {
+			w.p.hint(state.StreamID{Account: w.ID.Account, Stream: stream})
+		}
+	}
+	return w.complete(k, r, began)
+}
+
+// complete does what follows a complete run. In memory the run is over at once:
+// what fails here is done after the next one.
+func (w *worker) complete(k *walk, r *run, began time.Time) error {
+	proves := r.whole && !r.partial && !k.skipped
+	k.begun, k.left, k.skipped = false, 0, false
+	w.ended(k, r, began)
+	if k.name == sources.Backfill {
+		k.standAt(state.WalkState{}) // the request is gone, and the next one begins anew
+		return nil
+	}
+	if k.name != sources.News {
+		return nil
+	}
+	w.p.metrics.success.WithLabelValues(w.ID.Account, w.ID.Stream).SetToCurrentTime()
+	if w.settles == sources.News {
+		if err := w.settle(r.read); err != nil {
+			return err
+		}
+	}
+	if r.seen != nil && proves {
+		return w.vanish(r)
+	}
+	return nil
+}
+
+// settle decides about the items that are held back, and carries it out in
+// pieces. A crash between two is resumed at the next start.
+func (w *worker) settle(read uint64) error {
+	for done := false; !done; {
+		var out state.Outcome
+		var err error
+		if out, done, err = w.p.db.SettleHeld(w.statePage(w.settles, 0, time.Now()), read, piece); err != nil {
+			return err
+		}
+		w.tally(out.Actions)
+	}
+	return nil
+}
+
+// vanish notes what a run did not show. After a failure or a crash on the way the
+// rest is noted by the next run: an item is gone when two runs did not show it.
+func (w *worker) vanish(r *run) error {
+	after := ""
+	for done := false; !done; {
+		var out state.Outcome
+		var err error
+		if out, after, done, err = w.p.db.Vanish(w.statePage(sources.News, r.stamp, time.Now()), r.stamp, r.seen, piece, after); err != nil {
+			return err
+		}
+		w.tally(out.Actions)
+	}
+	return nil
+}

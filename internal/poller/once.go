@@ -1,0 +1,120 @@
+package poller
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"syncd/internal/sources"
+)
+
+// onceTries is how often Once tries a page that fails for a passing reason.
+const onceTries = 5
+
+// Once brings every stream up to what existed when it began, then makes the sweeps
+// that are due by their durable schedules and reads the history that was asked
+// for. It returns what was not possible before ctx's deadline. A wait for the
+// budget beyond the deadline is given up at once.
+func (p *Poller) Once(ctx context.Context) ([]Left, error) {
+	workers, err := p.open()
+	if err != nil {
+		return nil, err
+	}
+	left := each(workers, func(w *worker) []Left { return w.once(ctx) })
+	stopped := p.Stopped()
+	for _, w := range p.workers {
+		if err := stopped[w.ID.Account]; err != nil {
+			left = append(left, Left{w.ID, "", err})
+		}
+	}
+	slices.SortStableFunc(left, func(a, b Left) int { return cmp.Compare(a.Stream.String(), b.Stream.String()) })
+	return left, nil
+}
+
+// each runs fn for all workers side by side.
+func each(workers []*worker, fn func(*worker) []Left) []Left {
+	var (
+		mu   sync.Mutex
+		left []Left
+		wg   sync.WaitGroup
+	)
+	for _, w := range workers {
+		wg.Go(func() {
+			l := fn(w)
+			mu.Lock()
+			defer mu.Unlock()
+			left = append(left, l...)
+		})
+	}
+	wg.Wait()
+	slices.SortStableFunc(left, func(a, b Left) int { return cmp.Compare(a.Stream.String(), b.Stream.String()) })
+	return left
+}
+
+func (w *worker) once(ctx context.Context) (left []Left) {
+	start := time.Now()
+	news := w.drive(ctx, w.news, w.news.walks[0], start)
+	if news != nil {
+		left = append(left, Left{w.ID, sources.News, news})
+	}
+	for _, k := range w.background.walks {
+		w.mu.Lock()
+		due, ok := w.dueLocked(k, start)
+		w.mu.Unlock()
+		if !ok || due.After(start) {
+			continue
+		}
+		err := news // a token that was refused is not tried with every walk
+		if err == nil || !refused(err) {
+			err = w.drive(ctx, w.background, k, start)
+		}
+		if err != nil {
+			left = append(left, Left{w.ID, k.name, err})
+		}
+	}
+	return left
+}
+
+func refused(err error) bool {
+	switch e := sources.AsError(err); e.Kind {
+	case sources.Unauthorized, sources.Payment, sources.Forbidden:
+		return e.Scope == sources.ScopeGroup || e.Scope == sources.ScopeStream
+	}
+	return false
+}
+
+// drive reads a walk to its end, trying failures that pass again. A News run that
+// an earlier process began is followed by another, since it does not show what
+// came before start.
+func (w *worker) drive(ctx context.Context, l *lane, k *walk, start time.Time) error {
+	defer w.keep(l, k)
+	tries, worked := 0, k.worked
+	var last error
+	for {
+		began, err := w.poll(ctx, l, k)
+		if tries++; k.worked > worked {
+			tries, worked, last = 1, k.worked, nil
+		}
+		if err == nil {
+			if k.name == sources.News && !began.IsZero() && began.Before(start.Truncate(time.Millisecond)) {
+				continue
+			}
+			return nil
+		}
+		if _, fetching := errors.AsType[*sources.Error](err); !fetching && ctx.Err() != nil {
+			return cmp.Or(last, err) // what kept failing says more than that time is up
+		}
+		last = err
+		e := sources.AsError(err)
+		passes := e.Kind == sources.RateLimited || (e.Kind == sources.Temporary || e.Kind == sources.Unreadable) && tries < onceTries
+		if ctx.Err() != nil || !passes || errors.Is(err, sources.ErrNoSuchWalk) {
+			return err
+		}
+		if !sleepUntil(ctx, time.Now().Add(w.failed(k, err)), nil) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package poller
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"syncd/internal/sources"
+	"syncd/internal/state"
+)
+
+// StreamStatus is what a stream is doing. Zero times are unknown, or never.
+type StreamStatus struct {
+	Stream      state.StreamID
+	Marketplace string
+	Group       string
+	Schedule    string
+	Stopped     error         // the account is not polled at all; nil: it is
+	Walked      bool          // the first walk is complete
+	Blocked     time.Time     // the API group refused the token: not before
+	Behind      time.Duration // how far everything that was read is behind the present; 0: it is not
+	BehindSince time.Time     // when this process first saw that
+	Walks       []WalkStatus  // news, then what the stream has of sweep, full and backfill
+}
+
+// WalkStatus is one way in which the stream is read.
+type WalkStatus struct {
+	Walk    sources.Walk
+	Every   time.Duration // sweep, full: as configured
+	Began   time.Time     // of the last complete run; news: of this process
+	Last    time.Time     // when that was complete
+	Next    time.Time     // when the next run is due, or the next try; past: as soon as the budget allows; zero: it runs, or is not due at all
+	Period  time.Duration // how far apart the last complete runs really began, the middle one of five; 0: unknown
+	Waiting time.Time     // for the budget, until then; zero: it does not, or that is unknown
+	Running *RunStatus    // nil: it does not
+	Failure *FailureStatus
+	Request *state.Backfill // backfill: that is open; nil: none
+}
+
+// RunStatus is a run that is going on, as far as this process has read it.
+type RunStatus struct {
+	Since    time.Time
+	Requests int
+	Items    int
+	Progress float64 // up to 1; 0: unknown
+}
+
+// FailureStatus is a row of failures that has not ended.
+type FailureStatus struct {
+	Kind    sources.Kind // empty: the state file failed
+	Text    string
+	Request string // that failed; empty: unknown
+	Since   time.Time
+	Times   int
+}
+
+// Status returns what each stream is doing, in order of their names. It reads no
+// state and waits for nothing.
+func (p *Poller) Status() []StreamStatus {
+	stopped := p.Stopped()
+	out := make([]StreamStatus, 0, len(p.workers))
+	for _, w := range p.workers {
+		s := w.status(time.Now())
+		s.Stopped = stopped[w.ID.Account]
+		out = append(out, s)
+	}
+	return out
+}
+
+func (w *worker) status(now time.Time) StreamStatus {
+	out := StreamStatus{Stream: w.ID, Marketplace: w.Marketplace, Group: w.Group, Schedule: w.Schedule}
+	if t := w.p.blockedUntil(w.ID.Account, w.Group); t.After(now) {
+		out.Blocked = t
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out.Walked, out.BehindSince = w.known.Walked, w.behind.since
+	if !w.behind.since.IsZero() {
+		out.Behind = now.Sub(w.behind.reached)
+	}
+	for _, k := range w.walks() {
+		out.Walks = append(out.Walks, w.walkLocked(k, now))
+	}
+	return out
+}
+
+func (w *worker) walkLocked(k *walk, now time.Time) WalkStatus {
+	out := WalkStatus{Walk: k.name, Every: k.every, Began: k.began, Last: k.done, Period: middle(k.apart)}
+	if r := k.run; r != nil {
+		out.Running = &RunStatus{Since: r.since, Requests: r.pages, Items: r.items, Progress: r.progress}
+	}
+	if f := k.failure; f != nil {
+		out.Failure = &FailureStatus{Text: strings.ToValidUTF8(f.err.Error(), "?"), Request: f.err.Request, Since: f.since, Times: f.times}
+		if f.fetching {
+			out.Failure.Kind = f.err.Kind
+		} else {
+			out.Failure.Text = f.err.Err.Error()
+		}
+		if f.err.Until.After(now) {
+			out.Waiting = f.err.Until
+		}
+	}
+	switch {
+	case k.name == sources.News:
+		out.Next = w.next
+	case k.failure != nil:
+		out.Next = k.retry
+	case k.run == nil && k.name != sources.Backfill:
+		out.Next, _ = w.dueLocked(k, now)
+	}
+	if k.name == sources.Backfill && w.request != nil {
+		request := *w.request
+		out.Request = &request
+	}
+	return out
+}
+
+func (w *worker) setNext(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.next = t
+}
+
+// names lists what there is, for an error about something else.
+func names(ids []string) string {
+	slices.Sort(ids)
+	return strings.Join(slices.Compact(ids), ", ")
+}
