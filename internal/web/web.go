@@ -1,6 +1,6 @@
-// Package web is syncd's HTTP server: metrics for Prometheus and the health
-// endpoints. It knows the rest of the program only by the functions it is
-// given, changes nothing, and serves no secret.
+// Package web is syncd's HTTP server: metrics for Prometheus, the health
+// endpoints, and the API that the commands use. It knows the rest of the program
+// only by the functions it is given, and serves no secret.
 package web
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Config is what a Server needs. All fields are required.
+// Config is what a Server needs. All fields without a stated default are required.
 type Config struct {
 	Listen   string // host:port
 	Version  string
@@ -27,6 +27,14 @@ type Config struct {
 	// Ready says why syncd is not ready (nil: it is), and what else an operator
 	// should know, a line each.
 	Ready func() (notes []string, err error)
+	// Status is what /api/v1/status shows, rendered as JSON.
+	Status func() any
+	// Actions are the commands of /api/v1, by name.
+	Actions map[string]Action
+	// APIToken is the bearer token that changes need; default: none, and they are
+	// allowed on Loopback alone, where nobody but this machine reaches Listen.
+	APIToken string
+	Loopback bool
 }
 
 // Server is a bound, not yet running server.
@@ -46,7 +54,7 @@ func New(cfg Config) (*Server, error) {
 		Handler:           Handler(cfg),
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      time.Minute,
+		WriteTimeout:      2 * time.Minute,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
@@ -72,7 +80,7 @@ var index = template.Must(template.New("index").Parse(`<!doctype html>
 <body><h1>syncd {{.Version}}</h1>
 <p>{{if .Reason}}Not ready: {{.Reason}}{{else}}Ready.{{end}}</p>
 {{range .Notes}}<p>{{.}}</p>
-{{end}}<ul><li><a href="/metrics">Metrics</a></li><li><a href="/-/healthy">Healthy</a></li><li><a href="/-/ready">Ready</a></li></ul>
+{{end}}<ul><li><a href="/metrics">Metrics</a></li><li><a href="/-/healthy">Healthy</a></li><li><a href="/-/ready">Ready</a></li><li><a href="/api/v1/status">Status as JSON</a></li></ul>
 </body></html>
 `))
 
@@ -106,6 +114,7 @@ func Handler(cfg Config) http.Handler {
 			cfg.Log.Debug("index page", "err", err)
 		}
 	})
+	newAPI(cfg).routes(mux)
 	return mux
 }
 
