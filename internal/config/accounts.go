@@ -2,6 +2,7 @@ package config
 
 import (
 	"reflect"
+	"slices"
 	"time"
 )
 
@@ -18,6 +19,7 @@ func (l *loader) account(n *node) {
 	if d.market != nil && d.market.Later {
 		d.market = nil
 	}
+	own := n
 	if d.market != nil && l.defaults[d.market.Name] != nil {
 		n = merge(l.defaults[d.market.Name], n, reflect.TypeFor[accountEntry]())
 	}
@@ -30,7 +32,7 @@ func (l *loader) account(n *node) {
 	}
 	l.unique(l.accounts, &e.Name)
 	l.incomplete = l.incomplete || !e.Name.ok
-	l.schedules(&e)
+	l.streams(&e, own)
 
 	a := Account{
 		Name:        string(e.Name.val),
@@ -45,16 +47,16 @@ func (l *loader) account(n *node) {
 		check = d.market.CheckToken
 	}
 	token := l.secrets.token(&e.TokenFile, &e.TokenEnv, check)
-	own := map[string]Secret{}
+	others := map[string]Secret{}
 	for _, t := range e.Tokens.entries {
-		own[t.node.label] = l.secrets.token(&t.val.File, &t.val.Env, check)
+		others[t.node.label] = l.secrets.token(&t.val.File, &t.val.Env, check)
 	}
 	if d.market == nil {
 		return // reported
 	}
 	for _, g := range d.market.Groups {
 		a.Tokens[g.Name], a.Endpoints[g.Name] = token, g.DefaultURL
-		if t, ok := own[g.Name]; ok {
+		if t, ok := others[g.Name]; ok {
 			a.Tokens[g.Name] = t
 		}
 		if u := e.Endpoints.get(g.Name); u != nil {
@@ -63,11 +65,9 @@ func (l *loader) account(n *node) {
 	}
 	enabled := false
 	for _, s := range d.market.Streams {
-		if !s.Later {
-			settings := streamSettings(s, e.Streams.get(s.Name))
-			a.Streams = append(a.Streams, settings)
-			enabled = enabled || settings.Enabled
-		}
+		settings := d.streamSettings(s, e.Streams.get(s.Name))
+		a.Streams = append(a.Streams, settings)
+		enabled = enabled || settings.Enabled
 	}
 	if !enabled {
 		l.warn(n, "no stream is enabled: nothing of this account is polled")
@@ -75,25 +75,49 @@ func (l *loader) account(n *node) {
 	l.config.Accounts = append(l.config.Accounts, a)
 }
 
-// schedules checks what only the catalogue can judge.
-func (l *loader) schedules(e *accountEntry) {
+// streams checks what takes a look at the catalogue or at several keys. Own is the account as its file has it, nil for an
+// entry of `defaults`.
+func (l *loader) streams(e *accountEntry, own *node) {
 	for _, s := range e.Streams.entries {
-		schedule := s.val.Schedule
-		if schedule.node == nil || !schedule.ok || l.catalog.CheckSchedule == nil {
-			continue
-		}
-		if err := l.catalog.CheckSchedule(string(schedule.val)); err != nil {
-			l.problem(schedule.node, "%s is not a schedule (%s), expected a cron expression or one such as @every 15s",
-				quoted(string(schedule.val)), clip(err.Error()))
-		}
+		l.schedule(&s.val.Schedule)
+		l.sweep(&s.val.Sweep, own)
 	}
 }
 
-func streamSettings(s Stream, e *streamEntry) StreamSettings {
-	settings := StreamSettings{Name: s.Name, Enabled: !s.Off, Schedule: s.Schedule, Overlap: s.Overlap}
-	if e == nil {
-		return settings
+func (l *loader) schedule(s *opt[text]) {
+	if s.node == nil || !s.ok || l.catalog.CheckSchedule == nil {
+		return
 	}
+	if err := l.catalog.CheckSchedule(string(s.val)); err != nil {
+		l.problem(s.node, "%s is not a schedule (%s), expected a cron expression or one such as @every 15s",
+			quoted(string(s.val)), clip(err.Error()))
+	}
+}
+
+// sweep checks that a full reading is not more frequent than the cheap one. Of an account the problem stands where its own
+// key is, if it has one: what it inherits may be right by itself.
+func (l *loader) sweep(e *sweepEntry, own *node) {
+	if !e.Every.ok || !e.Full.ok || e.Every.val <= e.Full.val {
+		return
+	}
+	n := e.Full.node
+	switch {
+	case own == nil && (n == nil || e.Every.node == nil):
+		return // `defaults` need not be complete: each account may still say the other half
+	case n == nil, e.Every.node.isIn(own) && !n.isIn(own):
+		n = e.Every.node
+	}
+	l.problem(n, "sweep.full (%s) is less than sweep.every (%s), expected at least as much",
+		formatDuration(time.Duration(e.Full.val)), formatDuration(time.Duration(e.Every.val)))
+}
+
+// streamSettings takes over what an account says about a stream. A nil e is nothing.
+func (d *decoder) streamSettings(s Stream, e *streamEntry) StreamSettings {
+	if e == nil {
+		e = &streamEntry{}
+		d.object(nil, reflect.ValueOf(e).Elem()) // the defaults
+	}
+	settings := StreamSettings{Name: s.Name, Enabled: !s.Off, Schedule: s.Schedule, Overlap: s.Overlap}
 	if e.Enabled.ok {
 		settings.Enabled = bool(e.Enabled.val)
 	}
@@ -103,5 +127,15 @@ func streamSettings(s Stream, e *streamEntry) StreamSettings {
 	if e.Overlap.ok {
 		settings.Overlap = time.Duration(e.Overlap.val)
 	}
+	if s.Sweeps {
+		sweep := &e.Sweep
+		settings.Sweep = Sweep{
+			Every: time.Duration(sweep.Every.val), Full: time.Duration(sweep.Full.val), Window: time.Duration(sweep.Window.val),
+		}
+	}
+	for _, field := range e.Ignore.items {
+		settings.Ignore = append(settings.Ignore, string(field.val))
+	}
+	slices.Sort(settings.Ignore)
 	return settings
 }

@@ -5,6 +5,8 @@ import "time"
 // Catalog tells config what exists. Config knows no marketplace itself: the wiring, which alone does, fills this in.
 type Catalog struct {
 	Marketplaces []Marketplace
+	// EventTypes are the types of the events that syncd causes by itself, in the name of no marketplace.
+	EventTypes []string
 	// CheckSchedule says what is wrong with a schedule expression. Nil accepts every expression.
 	CheckSchedule func(expr string) error
 }
@@ -12,7 +14,8 @@ type Catalog struct {
 // Marketplace is one value of an account's `marketplace`.
 type Marketplace struct {
 	Name string
-	// Later marks a marketplace that is known but not supported yet: using it is an error that says so.
+	// Later marks a marketplace that is known but not supported yet: using it is an error that says so, and what else stands
+	// here does not count.
 	Later   bool
 	Groups  []Group
 	Streams []Stream
@@ -30,13 +33,14 @@ type Group struct {
 // Stream is a stream of a marketplace: a key of an account's `streams`.
 type Stream struct {
 	Name string
-	// Schedule and Overlap are what an account gets that says nothing else.
+	// Schedule and Overlap are what an account gets that says nothing else. A stream with an Overlap of 0 has none, and the
+	// key is refused.
 	Schedule string
 	Overlap  time.Duration
 	// Off marks a stream that polls only where an account says `enabled: true`.
 	Off bool
-	// Later marks a stream that is known but not supported yet: all that may be said about it is `enabled: false`.
-	Later bool
+	// Sweeps says that the items of the stream can change. Elsewhere `sweep` and `ignore` are refused.
+	Sweeps bool
 	// EventTypes are the types of the events that the stream causes.
 	EventTypes []string
 }
@@ -81,9 +85,24 @@ func (m *Marketplace) stream(name string) *Stream {
 func (m *Marketplace) streamNames() []string {
 	names := make([]string, 0, len(m.Streams))
 	for _, s := range m.Streams {
-		if !s.Later {
-			names = append(names, s.Name)
-		}
+		names = append(names, s.Name)
 	}
 	return names
+}
+
+// What a stream needs for some of its keys to make sense: values of the tag `stream`.
+const (
+	needsOverlap = "overlap"
+	needsSweeps  = "sweeps"
+)
+
+// refuses says why a key that needs something is not for the stream, "" if it is.
+func (s *Stream) refuses(needs string) string {
+	switch {
+	case needs == needsOverlap && s.Overlap == 0:
+		return "stream " + s.Name + " has no overlap, since no poll of it starts from the newest item seen"
+	case needs == needsSweeps && !s.Sweeps:
+		return "the items of stream " + s.Name + " never change"
+	}
+	return ""
 }

@@ -11,6 +11,7 @@ import (
 // catalog is what the wiring of syncd hands over, with a stand-in for the parser of schedules.
 func catalog() config.Catalog {
 	return config.Catalog{
+		EventTypes: []string{"syncd.schema_changed"},
 		Marketplaces: []config.Marketplace{
 			{
 				Name: "wildberries",
@@ -24,15 +25,24 @@ func catalog() config.Catalog {
 						Name: "chat_events", Schedule: "@every 5s", Overlap: time.Minute,
 						EventTypes: []string{"wildberries.chat_event.created"},
 					},
-					{Name: "chats", Later: true, EventTypes: []string{"wildberries.chat.created", "wildberries.chat.updated"}},
 					{
-						Name: "questions", Schedule: "@every 15s", Overlap: 3 * time.Hour,
+						Name: "chats", Schedule: "@every 10m", Sweeps: true,
+						EventTypes: []string{"wildberries.chat.created", "wildberries.chat.updated"},
+					},
+					{
+						Name: "questions", Schedule: "@every 15s", Overlap: 3 * time.Hour, Sweeps: true,
 						EventTypes: []string{"wildberries.question.created", "wildberries.question.updated"},
 					},
-					{Name: "feedbacks", Later: true, EventTypes: []string{"wildberries.feedback.created", "wildberries.feedback.updated"}},
-					{Name: "claims", Later: true, EventTypes: []string{"wildberries.claim.created", "wildberries.claim.updated"}},
 					{
-						Name: "feedback_pins", Off: true, Later: true,
+						Name: "feedbacks", Schedule: "@every 15s", Overlap: 3 * time.Hour, Sweeps: true,
+						EventTypes: []string{"wildberries.feedback.created", "wildberries.feedback.updated"},
+					},
+					{
+						Name: "claims", Schedule: "@every 60s", Sweeps: true,
+						EventTypes: []string{"wildberries.claim.created", "wildberries.claim.updated"},
+					},
+					{
+						Name: "feedback_pins", Schedule: "@every 10m", Off: true, Sweeps: true,
 						EventTypes: []string{
 							"wildberries.feedback_pin.created", "wildberries.feedback_pin.updated", "wildberries.feedback_pin.removed",
 						},

@@ -13,8 +13,11 @@ package config
 
 import (
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -47,6 +50,22 @@ type State struct {
 type Server struct {
 	// Listen is host:port, or empty for no server.
 	Listen string
+	// APIToken is the bearer token for requests that change something; empty if there is none, else at least 16 visible
+	// ASCII characters.
+	APIToken Secret
+}
+
+// Loopback reports whether the server, if there is one, is out of reach for other machines.
+func (s Server) Loopback() bool {
+	if s.Listen == "" {
+		return true
+	}
+	host, _, _ := net.SplitHostPort(s.Listen) // Load has checked it; no host means all addresses
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.Unmap().IsLoopback()
 }
 
 // Log says what is logged, and how.
@@ -66,7 +85,7 @@ type Account struct {
 	BudgetShare float64
 	// Endpoints has the base URL of each API group of the marketplace, without a slash at its end.
 	Endpoints map[string]string
-	// Streams are all supported streams of the marketplace, in the order of the catalogue.
+	// Streams are all streams of the marketplace, in the order of the catalogue.
 	Streams []StreamSettings
 }
 
@@ -76,8 +95,20 @@ type StreamSettings struct {
 	Enabled bool
 	// Schedule has passed Catalog.CheckSchedule, unless it is the default.
 	Schedule string
-	// Overlap is 0 or more.
+	// Overlap is 0 or more, and 0 where the stream has none.
 	Overlap time.Duration
+	// Sweep and Ignore are empty where the items of the stream never change.
+	Sweep Sweep
+	// Ignore are the top-level fields of an item whose change is no news: sorted, each once.
+	Ignore []string
+}
+
+// Sweep says how changes of old items are looked for: 0 < Every <= Full, and Window is above 0.
+type Sweep struct {
+	// Every is how often the cheap means look, Full how often the whole Window is read.
+	Every, Full time.Duration
+	// Window is how far back from now items are looked at.
+	Window time.Duration
 }
 
 // Sink is one receiver of events.

@@ -9,7 +9,7 @@ import (
 // field is what the tags of a field of a document type say.
 type field struct {
 	index                           int
-	key, only, group, keys          string
+	key, only, group, keys, stream  string
 	fallback                        string
 	hasDefault                      bool
 	required, own, mainFile, notYet bool
@@ -19,7 +19,9 @@ func fieldsOf(t reflect.Type) []field {
 	fields := make([]field, 0, t.NumField())
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
-		f := field{index: i, key: tag.Get("key"), only: tag.Get("only"), group: tag.Get("oneof"), keys: tag.Get("keys")}
+		f := field{
+			index: i, key: tag.Get("key"), only: tag.Get("only"), group: tag.Get("oneof"), keys: tag.Get("keys"), stream: tag.Get("stream"),
+		}
 		f.fallback, f.hasDefault = tag.Lookup("default")
 		_, f.required = tag.Lookup("required")
 		_, f.own = tag.Lookup("own")
@@ -28,6 +30,14 @@ func fieldsOf(t reflect.Type) []field {
 		fields = append(fields, f)
 	}
 	return fields
+}
+
+// refused says why the key is not for a stream, "" if it is or no stream is meant.
+func (f *field) refused(s *Stream) string {
+	if s == nil || f.stream == "" {
+		return ""
+	}
+	return s.refuses(f.stream)
 }
 
 // decoder fills in the document types from trees and reports what does not fit their shape.
@@ -40,6 +50,8 @@ type decoder struct {
 	inherited bool
 	// market is the marketplace of the account being decoded, nil if that is not a supported one.
 	market *Marketplace
+	// stream is the stream being decoded, nil if that is not a known one.
+	stream *Stream
 	// variant is the type of the sink being decoded, empty if that is not known.
 	variant string
 }
@@ -86,7 +98,7 @@ func (d *decoder) object(n *node, v reflect.Value) {
 	fields := fieldsOf(v.Type())
 	d.unknownKeys(n, fields)
 	for _, f := range fields {
-		child, mine := n.child(f.key), f.only == "" || f.only == d.variant
+		child, mine, refused := n.child(f.key), f.only == "" || f.only == d.variant, f.refused(d.stream)
 		switch {
 		case child == nil:
 			d.decode(nil, v.Field(f.index), f)
@@ -99,6 +111,8 @@ func (d *decoder) object(n *node, v reflect.Value) {
 			d.problem(child, "is not allowed in an included file, expected accounts and sinks only")
 		case !mine && d.variant != "":
 			d.problem(child, "belongs to sinks of type %s, expected no such key in one of type %s", f.only, d.variant)
+		case refused != "":
+			d.problem(child, "%s, expected the key left out", refused)
 		case f.notYet:
 			d.problem(child, "is not supported yet, expected the key left out")
 		default:
@@ -117,7 +131,7 @@ func (d *decoder) unknownKeys(n *node, fields []field) {
 	}
 	var known []string
 	for _, f := range fields {
-		if !f.notYet && !(f.mainFile && d.included) && (f.only == "" || f.only == d.variant) {
+		if !f.notYet && !(f.mainFile && d.included) && (f.only == "" || f.only == d.variant) && f.refused(d.stream) == "" {
 			known = append(known, f.key)
 		}
 	}
@@ -239,6 +253,31 @@ func (p *pathPatterns) hold(d *decoder, n *node, f field) {
 	p.list.hold(d, n, f)
 }
 
+// fieldNames is a list of fields of an item, bounded and without repetition.
+type fieldNames struct {
+	list[opt[fieldName]]
+}
+
+// maxFields is more than an item of any marketplace has.
+const maxFields = 100
+
+func (l *fieldNames) hold(d *decoder, n *node, f field) {
+	l.list.hold(d, n, f)
+	if len(l.items) > maxFields {
+		d.problem(n, "holds %d fields, expected at most %d", len(l.items), maxFields)
+	}
+	first := map[fieldName]*node{}
+	for _, item := range l.items {
+		switch {
+		case !item.ok:
+		case first[item.val] != nil:
+			d.problem(item.node, "%s is listed already on line %d, expected it once", quoted(string(item.val)), first[item.val].line)
+		default:
+			first[item.val] = item.node
+		}
+	}
+}
+
 // table is a mapping whose keys the catalogue or an operator names. Its values are holders or structs.
 type table[T any] struct {
 	entries []entry[T]
@@ -294,13 +333,7 @@ func (d *decoder) tableKey(n *node, keys string) bool {
 			d.problem(n, "unknown stream of %s%s", d.market.Name, suggest(n.label, d.market.streamNames()))
 			return false
 		}
-		if !stream.Later {
-			return true
-		}
-		if !n.isSwitchedOff() {
-			d.problem(n, "is not supported yet, expected {enabled: false} or nothing")
-		}
-		return false
+		d.stream = stream
 	case "headers":
 		return d.headerName(n)
 	}
@@ -319,13 +352,6 @@ func (d *decoder) supported(n *node, name string) bool {
 		return true
 	}
 	return false
-}
-
-// isSwitchedOff reports whether a stream says `enabled: false` and nothing else.
-func (n *node) isSwitchedOff() bool {
-	enabled := n.child("enabled")
-	return n.kind == mapNode && len(n.children) == 1 && enabled != nil && enabled.tag == "!!bool" &&
-		strings.EqualFold(enabled.text, "false")
 }
 
 // pending is a value that waits for the merge: until then it is only its node.

@@ -11,6 +11,7 @@ package config
 //	main      only the main file may hold the key, not an included one
 //	only      the key belongs to sinks of this type
 //	oneof     exactly one key of this group must be there
+//	stream    the key belongs to streams that have this: overlap or sweeps
 //	keys      what the keys of a map are: marketplaces, groups or streams of the catalogue
 //	later     the key is known but refused as not supported yet; removing the tag turns it on
 
@@ -54,8 +55,10 @@ type serverSection struct {
 	Listen opt[listenAddress] `key:"listen" default:"127.0.0.1:9469"`
 	// TLS and basic authentication.
 	WebConfig opt[filePath] `key:"web_config" later:"true"`
-	// A file with the bearer token for requests that change something.
-	APITokenFile opt[secretFile] `key:"api_token_file" later:"true"`
+	// A file with the bearer token for requests that change something: one line of at least 16 visible ASCII characters. Found as
+	// token_file is; "" for none. Without one such requests are refused where other machines can reach the server. The commands
+	// read it too.
+	APITokenFile opt[optionalSecretFile] `key:"api_token_file" default:""`
 }
 
 type logSection struct {
@@ -106,12 +109,26 @@ type streamEntry struct {
 	// When to poll: a cron expression with five fields, with six (the first is seconds), or `@every 15s`; UTC. Where the
 	// request limits are too tight for it, a poll waits for them.
 	Schedule opt[text] `key:"schedule"`
-	// How far behind the newest item seen each poll looks again for items that appear late. A duration, 0 or more.
-	Overlap opt[duration] `key:"overlap"`
-	// How changes of old items are looked for.
-	Sweep unshaped `key:"sweep" later:"true"`
-	// Top-level fields of an item whose change is no news.
-	Ignore unshaped `key:"ignore" later:"true"`
+	// How far behind the newest item seen each poll looks again for items that appear late. A duration, 0 or more. Only for
+	// streams whose polls start from the newest item seen.
+	Overlap opt[duration] `key:"overlap" stream:"overlap"`
+	// How changes of old items are looked for. Only for streams whose items can change. Where each poll reads the whole list
+	// anyway, changes are seen then.
+	Sweep sweepEntry `key:"sweep" stream:"sweeps"`
+	// Top-level fields of an item whose change is no news: it makes no event, and data.item of the next event still has the
+	// field. A name is taken as it is, so a dot in it is part of the name and leads to no field further down. At most 100 names
+	// of at most 200 bytes. Only for streams whose items can change. Default: none.
+	Ignore fieldNames `key:"ignore" stream:"sweeps"`
+}
+
+type sweepEntry struct {
+	// How often to look for changes where cheap means can tell them: by the marketplace's counts, and among recent items. A
+	// duration above 0. Where the request limits are too tight for it, a sweep waits for them.
+	Every opt[positiveDuration] `key:"every" default:"15m"`
+	// How often to read the whole window, which shows every change. A duration, not less than every.
+	Full opt[positiveDuration] `key:"full" default:"24h"`
+	// How far back from now items are looked at. Changes of older ones are not seen. A duration above 0.
+	Window opt[positiveDuration] `key:"window" default:"60d"`
 }
 
 type sinkEntry struct {
@@ -158,7 +175,8 @@ type sinkEntry struct {
 type selectEntry struct {
 	// Names of accounts; `*` stands for any characters, `?` for one, `[a-z]` for one of several. One that matches must be there.
 	Accounts list[opt[Glob]] `key:"accounts"`
-	// Types of events, as in wildberries.question.*, with the same wildcards.
+	// Types of events, as in wildberries.question.*, with the same wildcards. What syncd itself has to tell about an account's
+	// streams begins with `syncd.`.
 	Types list[opt[Glob]] `key:"types"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,8 +17,8 @@ import (
 // lineBreak is what YAML takes for the end of a line.
 var lineBreak = regexp.MustCompile("[\r\n\u0085\u2028\u2029]")
 
-// FuzzLoad holds that no text makes Load panic, that it returns either a configuration or problems, each with a place, and that
-// no problem repeats a secret.
+// FuzzLoad holds that no text makes Load panic, that it returns either a configuration whose streams keep what StreamSettings
+// promises or problems, each with a place, and that no problem repeats a secret.
 func FuzzLoad(f *testing.F) {
 	files, err := filepath.Glob("testdata/*/*.txtar")
 	if err != nil {
@@ -53,6 +54,9 @@ func FuzzLoad(f *testing.F) {
 			if len(c.Accounts) == 0 {
 				t.Error("no account and no error")
 			}
+			for _, a := range c.Accounts {
+				checkStreams(t, a.Streams)
+			}
 			return
 		}
 		e, ok := errors.AsType[*config.Errors](err)
@@ -69,4 +73,35 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkStreams holds settings against the promises of StreamSettings and of the catalogue.
+func checkStreams(t *testing.T, streams []config.StreamSettings) {
+	t.Helper()
+	known := catalog().Marketplaces[0].Streams
+	if len(streams) != len(known) {
+		t.Fatalf("%d streams, want %d", len(streams), len(known))
+	}
+	for i, s := range streams {
+		if s.Name != known[i].Name || s.Schedule == "" || s.Overlap < 0 || (known[i].Overlap == 0 && s.Overlap != 0) {
+			t.Errorf("got %+v", s)
+		}
+		if !known[i].Sweeps {
+			if s.Sweep != (config.Sweep{}) || s.Ignore != nil {
+				t.Errorf("a stream without changes has a sweep or fields to ignore: %+v", s)
+			}
+			continue
+		}
+		if s.Sweep.Every <= 0 || s.Sweep.Full < s.Sweep.Every || s.Sweep.Window <= 0 {
+			t.Errorf("got %+v", s.Sweep)
+		}
+		if len(s.Ignore) > 100 || !slices.IsSorted(s.Ignore) || len(slices.Compact(slices.Clone(s.Ignore))) != len(s.Ignore) {
+			t.Errorf("got %q", s.Ignore)
+		}
+		for _, field := range s.Ignore {
+			if field == "" || len(field) > 200 {
+				t.Errorf("got a field %q", field)
+			}
+		}
+	}
 }

@@ -85,7 +85,11 @@ func (l *loader) settings(doc *document) {
 	c := l.config
 	c.ShutdownTimeout = time.Duration(doc.ShutdownTimeout.val)
 	c.State.KeepEvents = time.Duration(doc.State.KeepEvents.val)
-	c.Server.Listen = string(doc.Server.Listen.val)
+	c.Server = Server{Listen: string(doc.Server.Listen.val), APIToken: l.secrets.apiToken(&doc.Server.APITokenFile)}
+	if !c.Server.Loopback() && c.Server.APIToken.Reveal() == "" {
+		l.warn(doc.Server.Listen.node, "other machines can reach %s and server.api_token_file is not set: requests that change something "+
+			"will be refused", quoted(c.Server.Listen))
+	}
 	c.Log = Log{Level: slog.Level(doc.Log.Level.val), Format: doc.Log.Format.val}
 	c.State.Path = l.writes(&doc.State.Path, "state.path")
 }
@@ -101,7 +105,7 @@ func (l *loader) inherit(doc *document) {
 		d.inherited, d.market = true, l.catalog.marketplace(e.node.label)
 		var account accountEntry
 		d.object(e.val.node, reflect.ValueOf(&account).Elem())
-		l.schedules(&account)
+		l.streams(&account, nil)
 		l.defaults[e.node.label] = e.val.node
 	}
 }

@@ -1,14 +1,11 @@
 package config_test
 
 import (
-	"encoding/json"
 	"errors"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,6 +60,8 @@ func TestLoad(t *testing.T) {
 		a.Tokens = nil
 		accounts = append(accounts, account{a, tokens})
 	}
+	builtIn := config.Sweep{Every: 15 * time.Minute, Full: 24 * time.Hour, Window: 60 * 24 * time.Hour}
+	inherited := config.Sweep{Every: 5 * time.Minute, Full: 24 * time.Hour, Window: 30 * 24 * time.Hour}
 	start := config.Start{Kind: config.StartAt, Time: time.Date(2026, 1, 31, 0, 0, 0, 0, time.UTC)}
 	inherits := account{
 		config.Account{
@@ -74,7 +73,14 @@ func TestLoad(t *testing.T) {
 			},
 			Streams: []config.StreamSettings{
 				{Name: "chat_events", Enabled: true, Schedule: "@every 5s", Overlap: time.Minute},
-				{Name: "questions", Enabled: true, Schedule: "*/5 * * * *", Overlap: 24 * time.Hour},
+				{Name: "chats", Enabled: true, Schedule: "@every 10m", Sweep: builtIn},
+				{
+					Name: "questions", Enabled: true, Schedule: "*/5 * * * *", Overlap: 24 * time.Hour,
+					Sweep: inherited, Ignore: []string{"productDetails", "wasViewed"},
+				},
+				{Name: "feedbacks", Enabled: true, Schedule: "@every 15s", Overlap: 3 * time.Hour, Sweep: builtIn},
+				{Name: "claims", Enabled: false, Schedule: "@every 60s", Sweep: builtIn},
+				{Name: "feedback_pins", Enabled: false, Schedule: "@every 10m", Sweep: builtIn},
 			},
 		},
 		map[string]string{"feedbacks": "shared", "chat": "shared", "returns": "shared"},
@@ -89,13 +95,26 @@ func TestLoad(t *testing.T) {
 			},
 			Streams: []config.StreamSettings{
 				{Name: "chat_events", Enabled: true, Schedule: "@every 1m", Overlap: time.Minute},
-				{Name: "questions", Enabled: false, Schedule: "*/5 * * * *"},
+				{Name: "chats", Enabled: true, Schedule: "@every 10m", Sweep: builtIn},
+				{
+					Name: "questions", Enabled: false, Schedule: "*/5 * * * *",
+					Sweep:  config.Sweep{Every: 10 * time.Minute, Full: 12 * time.Hour, Window: 30 * 24 * time.Hour},
+					Ignore: []string{"answer.text"},
+				},
+				{Name: "feedbacks", Enabled: true, Schedule: "@every 15s", Overlap: 3 * time.Hour, Sweep: builtIn},
+				{
+					Name: "claims", Enabled: true, Schedule: "@every 60s",
+					Sweep: config.Sweep{Every: 15 * time.Minute, Full: 15 * time.Minute, Window: 60 * 24 * time.Hour},
+				},
+				{Name: "feedback_pins", Enabled: true, Schedule: "@every 10m", Sweep: builtIn},
 			},
 		},
 		map[string]string{"feedbacks": "own", "chat": "chat", "returns": "shared"},
 	}
 	first, second := inherits, inherits
 	first.Name, second.Name, second.Start = "first", "second", config.Start{Kind: config.StartNow}
+	second.Streams = slices.Clone(second.Streams)
+	second.Streams[2].Ignore = nil
 	for i := range accounts {
 		accounts[i].Start.Time = accounts[i].Start.Time.UTC()
 	}
@@ -142,7 +161,10 @@ func TestLoad(t *testing.T) {
 		t.Errorf("got %+v, want %+v", crm, wantCRM)
 	}
 
-	c.Accounts, c.Sinks = nil, nil
+	if got := c.Server.APIToken.Reveal(); got != "0123456789abcdef" {
+		t.Errorf("API token %q", got)
+	}
+	c.Accounts, c.Sinks, c.Server.APIToken = nil, nil, config.Secret{}
 	want := &config.Config{
 		Files: []string{
 			filepath.Join(etc, "syncd.yaml"), filepath.Join(etc, "accounts.d/a.yaml"), filepath.Join(etc, "accounts.d/b.yaml"),
@@ -165,7 +187,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.ShutdownTimeout != 10*time.Second || c.State.Path != "/var/lib/syncd/syncd.db" || c.State.KeepEvents != 7*24*time.Hour ||
-		c.Server.Listen != "127.0.0.1:9469" || c.Log.Level != slog.LevelInfo || c.Log.Format != config.LogAuto {
+		c.Server.Listen != "127.0.0.1:9469" || c.Server.APIToken.Reveal() != "" || c.Log.Level != slog.LevelInfo || c.Log.Format != config.LogAuto {
 		t.Errorf("got %+v", c)
 	}
 	if a := c.Accounts[0]; a.Start.Kind != config.StartNow || a.BudgetShare != 1 {
@@ -186,7 +208,12 @@ func TestNothingEnabled(t *testing.T) {
   - name: a
     marketplace: wildberries
     token_env: WB_TOKEN
-    streams: {chat_events: {enabled: false}, questions: {enabled: FALSE}}
+    streams:
+      chat_events: {enabled: false}
+      chats: {enabled: false}
+      questions: {enabled: FALSE}
+      feedbacks: {enabled: False}
+      claims: {enabled: false}
 sinks: [{name: console, type: stdout}]
 `)
 	if err != nil {
@@ -205,7 +232,9 @@ defaults:
   wildberries:
     token_env: WB_TOKEN
     tokens: {chat: {env: WB_TOKEN}}
-    streams: {questions: {enabled: false}}
+    streams:
+      questions: {enabled: false}
+      feedbacks: {sweep: {every: 1m}, ignore: [productDetails]}
 accounts:
   - name: a
     marketplace: wildberries
@@ -213,14 +242,22 @@ accounts:
     endpoints:
     streams:
       questions:
+      feedbacks:
+        sweep:
+        ignore:
 sinks:
 `
 	c, err := loadText(t, text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a := c.Accounts[0]; a.Streams[1].Enabled || a.Tokens["chat"].Reveal() != "wb-hunter2" {
+	a := c.Accounts[0]
+	if a.Streams[2].Enabled || a.Tokens["chat"].Reveal() != "wb-hunter2" {
 		t.Errorf("got %+v", a)
+	}
+	// A mapping without a value is an empty one, and adds nothing to what is inherited; a list without a value replaces it.
+	if f := a.Streams[3]; f.Sweep.Every != time.Minute || f.Ignore != nil {
+		t.Errorf("got %+v", f)
 	}
 	if err := validate(t, editorSchema(t), []byte(text)); err != nil {
 		t.Error(err)
@@ -297,38 +334,6 @@ func TestIncludeFromOddDirectory(t *testing.T) {
 	}
 }
 
-func TestParseDuration(t *testing.T) {
-	for s, want := range map[string]time.Duration{
-		"0": 0, "0s": 0, "200ms": 200 * time.Millisecond, "1h30m": 90 * time.Minute, "7d": 168 * time.Hour, "1d12h": 36 * time.Hour,
-		"0.5d": 12 * time.Hour, "-1d": -24 * time.Hour, "1h1d": 25 * time.Hour,
-	} {
-		if got, err := config.ParseDuration(s); err != nil || got != want {
-			t.Errorf("%s: got %s, %v", s, got, err)
-		}
-	}
-	for _, s := range []string{"", "d", "1", "1.5", "5 s", "1w", "1md", "1d-1h", "1e3s", "200000d", strings.Repeat("9", 400) + "d"} {
-		if got, err := config.ParseDuration(s); err == nil {
-			t.Errorf("%s: got %s, want an error", s, got)
-		}
-	}
-}
-
-func TestParseSize(t *testing.T) {
-	for s, want := range map[string]int64{"512B": 512, "64KiB": 64 << 10, "100MiB": 100 << 20, "10GiB": 10 << 30, "1TiB": 1 << 40} {
-		if got, wrong := config.ParseSize(s); wrong != "" || got != want {
-			t.Errorf("%s: got %d, %s", s, got, wrong)
-		}
-	}
-	for s, want := range map[string]string{
-		"512": `"512" has no unit`, "64KB": `"64KB" is not a size`, "": `"" is not a size`, "0B": `"0B" is out of range`,
-		"9999999999TiB": `"9999999999TiB" is out of range`, "1.5GiB": `"1.5GiB" is not a size`,
-	} {
-		if _, wrong := config.ParseSize(s); wrong != want {
-			t.Errorf("%s: got %s, want %s", s, wrong, want)
-		}
-	}
-}
-
 func TestSelect(t *testing.T) {
 	c, err := loadText(t, `accounts: [{name: shop-a, marketplace: wildberries, token_env: WB_TOKEN}]
 sinks:
@@ -354,75 +359,74 @@ sinks:
 	}
 }
 
-// example prepares the secrets that the example configuration names, and a copy of it with the given text.
-func example(t *testing.T, text string) *config.Config {
-	t.Helper()
-	dir := t.TempDir()
-	for _, name := range []string{"shop-a-token", "shop-a-chat-token"} {
-		write(t, filepath.Join(dir, name), "token\n")
+// TestSelectOwnEvents holds that events that belong to no marketplace can be selected, and that a sink which selects by account
+// alone gets those of its accounts.
+func TestSelectOwnEvents(t *testing.T) {
+	c, err := loadText(t, `accounts: [{name: shop-a, marketplace: wildberries, token_env: WB_TOKEN}]
+sinks:
+  - {name: account, type: stdout, select: {accounts: [shop-a]}}
+  - {name: exact, type: stdout, select: {types: [syncd.schema_changed]}}
+  - {name: pattern, type: stdout, select: {types: ["syncd.*"]}}
+  - {name: others, type: stdout, select: {types: ["wildberries.*"]}}
+`)
+	if err != nil {
+		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "crm-secret"), signingSecret+"\n")
-	path := filepath.Join(dir, "syncd.yaml")
-	write(t, path, text)
-	return load(t, path, map[string]string{"CREDENTIALS_DIRECTORY": dir})
+	for i, want := range []bool{true, true, true, false} {
+		if s := c.Sinks[i]; s.Select.Match("shop-a", "syncd.schema_changed") != want {
+			t.Errorf("sink %s: want %v", s.Name, want)
+		}
+	}
+	if c.Sinks[0].Select.Match("shop-b", "syncd.schema_changed") {
+		t.Error("the event of another account is selected")
+	}
 }
 
-// TestExample holds that the example loads, that the settings it shows as off are valid and, but for those called examples, are
-// the defaults, and that it mentions every key.
-func TestExample(t *testing.T) {
-	raw, err := os.ReadFile(exampleFile)
-	if err != nil {
-		t.Fatal(err)
+// TestSelectLaterMarketplace holds that a pattern which only events of an unsupported marketplace could match is an error.
+func TestSelectLaterMarketplace(t *testing.T) {
+	cat := catalog()
+	cat.Marketplaces[1].Streams = []config.Stream{{Name: "returns", EventTypes: []string{"yandex_market.return.created"}}}
+	path := filepath.Join(t.TempDir(), "syncd.yaml")
+	write(t, path, `accounts: [{name: a, marketplace: wildberries, token_env: WB_TOKEN}]
+sinks: [{name: s, type: stdout, select: {types: ["yandex_market.*"]}}]
+`)
+	_, err := config.Load(config.Source{Path: path, Getenv: getenv}, cat)
+	if err == nil || !strings.Contains(err.Error(), "matches no event type") {
+		t.Errorf("got %v", err)
 	}
-	text := string(raw)
-	if !strings.HasPrefix(text, "# yaml-language-server: $schema=syncd.schema.json\n") {
-		t.Error("the first line does not name the schema")
-	}
-	asIs := example(t, text)
-	off := regexp.MustCompile(`(?m)^( *)#([^ ]|  )`)
-	all := off.ReplaceAllString(text, "$1$2")
-	for _, text := range []string{text, all} {
-		if err := validate(t, editorSchema(t), []byte(text)); err != nil {
-			t.Error(err)
-		}
-	}
-	example(t, all)
-	lines := slices.DeleteFunc(strings.Split(text, "\n"), func(s string) bool {
-		return strings.Contains(s, "# example") || strings.HasPrefix(s, "#  wildberries:") || strings.HasPrefix(s, "#    ")
-	})
-	on := example(t, off.ReplaceAllString(strings.Join(lines, "\n"), "$1$2"))
-	for _, c := range []*config.Config{asIs, on} {
-		if len(c.Warnings) > 0 {
-			t.Errorf("warnings: %v", c.Warnings)
-		}
-		c.Files = nil
-		for i := range c.Accounts {
-			c.Accounts[i].Tokens = nil
-		}
-		c.Sinks[1].Webhook.Secrets = nil
-	}
-	if !reflect.DeepEqual(asIs, on) {
-		t.Errorf("what the example shows as defaults are not the defaults:\n%+v\n%+v", asIs, on)
-	}
+}
 
-	schema, err := config.Schema(catalog())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var root any
-	if err := json.Unmarshal(schema, &root); err != nil {
-		t.Fatal(err)
-	}
-	keys := supportedKeys(root)
-	for _, key := range slices.Sorted(maps.Keys(keys)) {
-		later := strings.HasPrefix(keys[key][0], "Not supported yet")
-		if !later && !regexp.MustCompile(`\b`+key+"(:|`|  )").MatchString(text) {
-			t.Errorf("the example does not mention %s", key)
-		}
-	}
-	for _, key := range []string{"max_size", "sweep", "rotate", "batch", "business_id", "yandex"} {
-		if strings.Contains(text, key) {
-			t.Errorf("the example advertises %s, which is not supported yet", key)
+// TestOffLoopback holds that a server which other machines can reach is allowed without a token, since metrics are worth that,
+// and that the operator is told what it will refuse.
+func TestOffLoopback(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "syncd.yaml")
+	write(t, filepath.Join(dir, "api-token"), "0123456789abcdef\n")
+	for listen, loopback := range map[string]bool{
+		"127.0.0.1:9469": true, "127.8.7.6:9469": true, "[::1]:9469": true, "[::ffff:127.0.0.1]:9469": true, "localhost:9469": true,
+		"LocalHost:0": true, "": true,
+		":9469": false, "0.0.0.0:9469": false, "[::]:9469": false, "192.168.0.2:9469": false, "128.0.0.1:9469": false,
+		"localhost.example.com:9469": false, "syncd:9469": false,
+	} {
+		for token, file := range map[bool]string{false: `""`, true: "api-token"} {
+			write(t, path, `server: {api_token_file: `+file+`, listen: "`+listen+`"}
+accounts: [{name: a, marketplace: wildberries, token_env: WB_TOKEN}]
+sinks: [{name: console, type: stdout}]
+`)
+			c := load(t, path, environment)
+			if got := c.Server.Loopback(); got != loopback {
+				t.Errorf("%s: loopback %v", listen, got)
+			}
+			if token || loopback {
+				if len(c.Warnings) > 0 {
+					t.Errorf("%s, token %v: warnings: %v", listen, token, c.Warnings)
+				}
+				continue
+			}
+			want := `other machines can reach "` + listen + `" and server.api_token_file is not set: requests that change something will be refused`
+			if len(c.Warnings) != 1 || c.Warnings[0].Key != "server.listen" || c.Warnings[0].Message != want {
+				t.Errorf("%s: warnings: %v", listen, c.Warnings)
+			}
 		}
 	}
 }

@@ -68,12 +68,13 @@ func fieldDocs() (map[string]string, error) {
 }
 
 // generator makes schemas of types. Market and inherited say for which marketplace an account is described, and whether
-// under `defaults`.
+// under `defaults`; stream, for which stream its settings.
 type generator struct {
 	catalog   *Catalog
 	docs      map[string]string
 	defs      schema
 	market    *Marketplace
+	stream    *Stream
 	inherited bool
 }
 
@@ -83,7 +84,7 @@ func (g *generator) object(t reflect.Type, variant string) schema {
 	var required []string
 	groups := map[string][]string{}
 	for _, f := range fieldsOf(t) {
-		if f.notYet || (f.only != "" && f.only != variant) || (f.own && g.inherited) {
+		if f.notYet || (f.only != "" && f.only != variant) || (f.own && g.inherited) || f.refused(g.stream) != "" {
 			continue
 		}
 		s := g.property(t.Field(f.index).Type, f)
@@ -146,8 +147,11 @@ func (g *generator) property(t reflect.Type, f field) schema {
 	switch many {
 	case '[':
 		list := schema{"type": []string{"array", "null"}, "items": g.property(elem, field{})}
-		if elem == reflect.TypeFor[opt[Glob]]() {
+		switch elem {
+		case reflect.TypeFor[opt[Glob]]():
 			list["type"], list["minItems"] = "array", 1
+		case reflect.TypeFor[opt[fieldName]]():
+			list["maxItems"], list["uniqueItems"] = maxFields, true
 		}
 		return list
 	case '{':
@@ -176,7 +180,7 @@ func (g *generator) table(elem reflect.Type, keys string) schema {
 		}
 	case "streams":
 		for _, stream := range g.market.Streams {
-			properties[stream.Name] = g.stream(elem, stream)
+			properties[stream.Name] = g.settings(elem, stream)
 		}
 	case "headers":
 		delete(s, "properties")
@@ -202,18 +206,17 @@ func anyCase(pattern string) string {
 	return b.String()
 }
 
-func (g *generator) stream(elem reflect.Type, stream Stream) schema {
-	s := g.object(elem, "")
+// settings describes the settings of a stream.
+func (g *generator) settings(elem reflect.Type, stream Stream) schema {
+	inner := *g
+	inner.stream = &stream
+	s := inner.object(elem, "")
 	properties := s["properties"].(schema)
-	if stream.Later {
-		s["type"], s["properties"] = "object", schema{"enabled": schema{"const": false}}
-		s["required"] = []string{"enabled"}
-		s["description"] = "Not supported yet: it may only be switched off."
-		return s
-	}
 	properties["enabled"].(schema)["default"] = !stream.Off
 	properties["schedule"].(schema)["default"] = stream.Schedule
-	properties["overlap"].(schema)["default"] = formatDuration(stream.Overlap)
+	if overlap, ok := properties["overlap"].(schema); ok {
+		overlap["default"] = formatDuration(stream.Overlap)
+	}
 	s["description"] = "Events: " + strings.Join(stream.EventTypes, ", ") + "."
 	return s
 }

@@ -3,7 +3,9 @@ package config_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,9 +57,49 @@ func TestSchemaDescribesEveryKey(t *testing.T) {
 			}
 		}
 	}
-	for _, later := range []string{"max_size", "sweep", "rotate", "batch", "business_id"} {
+	for _, later := range []string{"max_size", "web_config", "rotate", "batch", "business_id"} {
 		if keys[later] != nil {
 			t.Errorf("the schema offers %s, which is not supported yet", later)
+		}
+	}
+}
+
+// TestSchemaOfStreams holds that an editor offers each stream the keys that Load takes for it, with its own defaults.
+func TestSchemaOfStreams(t *testing.T) {
+	text, err := config.Schema(catalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	type property struct {
+		Default    any
+		Properties map[string]property
+	}
+	var root struct {
+		Defs map[string]property `json:"$defs"`
+	}
+	if err := json.Unmarshal(text, &root); err != nil {
+		t.Fatal(err)
+	}
+	streams := root.Defs["wildberries_account"].Properties["streams"].Properties
+	for _, s := range catalog().Marketplaces[0].Streams {
+		want := []string{"enabled", "schedule"}
+		if s.Overlap > 0 {
+			want = append(want, "overlap")
+		}
+		if s.Sweeps {
+			want = append(want, "sweep", "ignore")
+		}
+		slices.Sort(want)
+		keys := streams[s.Name].Properties
+		if got := slices.Sorted(maps.Keys(keys)); !slices.Equal(got, want) {
+			t.Errorf("%s has %v, want %v", s.Name, got, want)
+		}
+		if keys["enabled"].Default != !s.Off || keys["schedule"].Default != s.Schedule {
+			t.Errorf("%s: got %+v", s.Name, keys)
+		}
+		sweep := keys["sweep"].Properties
+		if s.Sweeps && (sweep["every"].Default != "15m" || sweep["full"].Default != "24h" || sweep["window"].Default != "60d") {
+			t.Errorf("%s: got %+v", s.Name, sweep)
 		}
 	}
 }

@@ -64,20 +64,8 @@ type content struct {
 // token reads an API token; the Secret is empty where there is none. That it was given neither by file nor by variable, or
 // by both, is reported elsewhere.
 func (r *secretReader) token(file *opt[secretFile], env *opt[secretEnv], check func(string) error) Secret {
-	c := r.read(file, env)
+	c := r.line(file, env)
 	if c == nil {
-		return Secret{}
-	}
-	if strings.ContainsAny(c.text, "\r\n") {
-		r.problem(c.node, "%s holds several lines, expected one token", c.source)
-		return Secret{}
-	}
-	if strings.HasPrefix(c.text, "Bearer ") {
-		r.problem(c.node, "%s begins with \"Bearer \", expected the token alone", c.source)
-		return Secret{}
-	}
-	if strings.ContainsFunc(c.text, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		r.problem(c.node, "%s holds a space or a character that no token has, expected visible ASCII", c.source)
 		return Secret{}
 	}
 	if check != nil {
@@ -91,6 +79,39 @@ func (r *secretReader) token(file *opt[secretFile], env *opt[secretEnv], check f
 		}
 	}
 	return Secret{text: &c.text, source: c.source}
+}
+
+// minAPIToken keeps the token of the HTTP API, which others can try, from being guessed.
+const minAPIToken = 16
+
+// apiToken reads the bearer token of the HTTP API; the Secret is empty where there is none.
+func (r *secretReader) apiToken(file *opt[optionalSecretFile]) Secret {
+	c := r.line(&opt[secretFile]{val: secretFile(file.val), node: file.node, ok: file.ok && file.val != ""}, &opt[secretEnv]{})
+	if c == nil {
+		return Secret{}
+	}
+	if len(c.text) < minAPIToken {
+		r.problem(c.node, "%s holds fewer than %d characters, expected a random token as `openssl rand -hex 32` makes it", c.source, minAPIToken)
+		return Secret{}
+	}
+	return Secret{text: &c.text, source: c.source}
+}
+
+// line reads a secret that is one word, as tokens are. It gives nil where there is nothing to use; the reason is reported.
+func (r *secretReader) line(file *opt[secretFile], env *opt[secretEnv]) *content {
+	c := r.read(file, env)
+	switch {
+	case c == nil:
+	case strings.ContainsAny(c.text, "\r\n"):
+		r.problem(c.node, "%s holds several lines, expected one token", c.source)
+	case strings.HasPrefix(c.text, "Bearer "):
+		r.problem(c.node, "%s begins with \"Bearer \", expected the token alone", c.source)
+	case strings.ContainsFunc(c.text, func(c rune) bool { return c <= ' ' || c > '~' }):
+		r.problem(c.node, "%s holds a space or a character that no token has, expected visible ASCII", c.source)
+	default:
+		return c
+	}
+	return nil
 }
 
 // signing reads the signing secrets of a webhook, one a line.

@@ -15,11 +15,15 @@ import (
 
 // TestSecretsDoNotPrint formats a whole configuration in every way that a careless line of code could.
 func TestSecretsDoNotPrint(t *testing.T) {
-	c, err := loadText(t, `accounts: [{name: a, marketplace: wildberries, token_env: WB_TOKEN, tokens: {chat: {env: WB_TOKEN}}}]
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "api-token"), "0123456789-hunter2\n")
+	write(t, filepath.Join(dir, "syncd.yaml"), `server: {api_token_file: api-token}
+accounts: [{name: a, marketplace: wildberries, token_env: WB_TOKEN, tokens: {chat: {env: WB_TOKEN}}}]
 sinks: [{name: crm, type: webhook, url: "https://crm.example.com", secret_env: HOOK_SECRET}]
 `)
-	if err != nil {
-		t.Fatal(err)
+	c := load(t, filepath.Join(dir, "syncd.yaml"), environment)
+	if got := c.Server.APIToken; got.Reveal() != "0123456789-hunter2" || got.Source() != "file "+filepath.Join(dir, "api-token") {
+		t.Errorf("got %q from %s", got.Reveal(), got.Source())
 	}
 	token, signing := c.Accounts[0].Tokens["chat"], c.Sinks[0].Webhook.Secrets[0]
 	if token.Reveal() != "wb-hunter2" || token.Source() != "env WB_TOKEN" || signing.Reveal() != signingSecret {
@@ -33,7 +37,7 @@ sinks: [{name: crm, type: webhook, url: "https://crm.example.com", secret_env: H
 	}{token, &signing, []config.Secret{token, signing}}
 
 	var out bytes.Buffer
-	for _, v := range []any{c, *c, c.Accounts, c.Accounts[0], *c.Sinks[0].Webhook, token, &signing, hidden, &hidden} {
+	for _, v := range []any{c, *c, c.Server, c.Accounts, c.Accounts[0], *c.Sinks[0].Webhook, token, &signing, hidden, &hidden} {
 		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 			fmt.Fprintf(&out, verb+"\n", v)
 		}

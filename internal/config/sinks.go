@@ -80,20 +80,17 @@ func (l *loader) accountMatches(g Glob) string {
 }
 
 func (l *loader) typeMatches(g Glob) string {
-	later := false
+	types := slices.Clone(l.catalog.EventTypes)
 	for _, m := range l.catalog.Marketplaces {
+		if m.Later {
+			continue
+		}
 		for _, s := range m.Streams {
-			if !slices.ContainsFunc(s.EventTypes, g.Match) {
-				continue
-			}
-			if !m.Later && !s.Later {
-				return ""
-			}
-			later = true
+			types = append(types, s.EventTypes...)
 		}
 	}
-	if later {
-		return "matches only event types that are not supported yet, expected one that is"
+	if slices.ContainsFunc(types, g.Match) {
+		return ""
 	}
 	return "matches no event type, expected one or a pattern such as wildberries.question.*"
 }

@@ -74,6 +74,16 @@ func (n *node) problem(message string) Problem {
 	return Problem{File: n.file, Line: n.line, Column: n.column, Key: n.path(), Message: message}
 }
 
+// isIn reports whether the node stands within another one of its file. A nil node stands nowhere.
+func (n *node) isIn(above *node) bool {
+	for ; n != nil; n = n.parent {
+		if n == above {
+			return true
+		}
+	}
+	return false
+}
+
 // isNull reports whether there is a key, but no value.
 func (n *node) isNull() bool { return n.kind == scalarNode && n.tag == "!!null" }
 

@@ -1,0 +1,41 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"syncd/internal/config"
+)
+
+func TestParseDuration(t *testing.T) {
+	for s, want := range map[string]time.Duration{
+		"0": 0, "0s": 0, "200ms": 200 * time.Millisecond, "1h30m": 90 * time.Minute, "7d": 168 * time.Hour, "1d12h": 36 * time.Hour,
+		"0.5d": 12 * time.Hour, "-1d": -24 * time.Hour, "1h1d": 25 * time.Hour,
+	} {
+		if got, err := config.ParseDuration(s); err != nil || got != want {
+			t.Errorf("%s: got %s, %v", s, got, err)
+		}
+	}
+	for _, s := range []string{"", "d", "1", "1.5", "5 s", "1w", "1md", "1d-1h", "1e3s", "200000d", strings.Repeat("9", 400) + "d"} {
+		if got, err := config.ParseDuration(s); err == nil {
+			t.Errorf("%s: got %s, want an error", s, got)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for s, want := range map[string]int64{"512B": 512, "64KiB": 64 << 10, "100MiB": 100 << 20, "10GiB": 10 << 30, "1TiB": 1 << 40} {
+		if got, wrong := config.ParseSize(s); wrong != "" || got != want {
+			t.Errorf("%s: got %d, %s", s, got, wrong)
+		}
+	}
+	for s, want := range map[string]string{
+		"512": `"512" has no unit`, "64KB": `"64KB" is not a size`, "": `"" is not a size`, "0B": `"0B" is out of range`,
+		"9999999999TiB": `"9999999999TiB" is out of range`, "1.5GiB": `"1.5GiB" is not a size`,
+	} {
+		if _, wrong := config.ParseSize(s); wrong != want {
+			t.Errorf("%s: got %s, want %s", s, wrong, want)
+		}
+	}
+}
