@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"maps"
 	"net/url"
@@ -10,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"syncd/internal/config"
+	"syncd/internal/sources"
 )
 
 func newCheck(e *env) *cobra.Command {
@@ -22,20 +24,20 @@ func newCheck(e *env) *cobra.Command {
 		Use: "check", Short: "Validate the configuration", Args: noArgs,
 		Long: `Check reads the configuration, every file it includes and every secret it names,
 and lists all that is wrong with it as file:line:column: key: problem. It opens no
-state and sends nothing.`,
-		RunE: func(*cobra.Command, []string) error {
-			if online {
-				return usageError{errors.New("--online is not supported yet")}
-			}
-			return e.check()
-		},
+state and sends nothing.
+
+With --online it then tries each token with one cheap request per API group, within
+the seller's budget: the running daemon's, else that of the state file. A token whose
+budget is spent is not tried, and gives exit code 1 as a refused one does.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return e.check(cmd.Context(), online) },
 	}
 	e.addConfigFlag(cmd)
-	cmd.Flags().BoolVar(&online, "online", false, "also try each token (not supported yet)")
+	e.addServerFlag(cmd)
+	cmd.Flags().BoolVar(&online, "online", false, "also try each token")
 	return cmd
 }
 
-func (e *env) check() error {
+func (e *env) check(ctx context.Context, online bool) error {
 	cfg, err := e.loadConfig()
 	if err != nil {
 		return err
@@ -71,8 +73,11 @@ func (e *env) check() error {
 	for _, w := range surroundings(cfg, polled) {
 		fmt.Fprintf(e.stderr, "warning: %s\n", w)
 	}
-	_, err = fmt.Fprintf(e.stdout, "\n%s is valid.\n", cfg.Files[0])
-	return err
+	if _, err := fmt.Fprintf(e.stdout, "\n%s is valid.\n", cfg.Files[0]); err != nil || !online {
+		return err
+	}
+	fmt.Fprintln(e.stdout)
+	return e.checkOnline(ctx, cfg)
 }
 
 // surroundings are doubts about what the configuration points at. They may be
@@ -94,13 +99,14 @@ func surroundings(cfg *config.Config, polled int) []string {
 		}
 	}
 	for _, a := range cfg.Accounts {
-		m := marketplaceOf(a)
-		told := make(map[string]bool)
-		for _, group := range slices.Sorted(maps.Keys(a.Tokens)) {
-			secret := a.Tokens[group]
-			if w := m.expiry(secret.Reveal()); w != "" && !told[secret.Source()] {
-				told[secret.Source()] = true
-				out = append(out, fmt.Sprintf("account %s: %s: %s", a.Name, secret.Source(), w))
+		seller := ""
+		for _, t := range tokensOf(a) {
+			if seller != "" && seller != t.seller {
+				out = append(out, fmt.Sprintf("account %s: its tokens belong to different sellers, and it will not be polled: one account is one seller", a.Name))
+			}
+			seller = t.seller
+			if w := expiryWarning(t.expires, time.Now()); w != "" {
+				out = append(out, fmt.Sprintf("account %s: %s: %s", a.Name, t.source, w))
 			}
 		}
 	}
@@ -122,10 +128,42 @@ func streamNote(a config.Account, s config.StreamSettings) string {
 		return "off"
 	}
 	m := marketplaceOf(a)
-	for _, spec := range m.streams {
-		if spec.Name == s.Name {
-			return m.note(a.Tokens[spec.Group].Reveal(), spec.Group)
+	spec := m.streams[slices.IndexFunc(m.streams, func(known sources.Stream) bool { return known.Name == s.Name })]
+	t, err := m.describe(a.Tokens[spec.Group].Reveal(), spec.Group)
+	switch {
+	case err != nil:
+		return err.Error()
+	case !t.Opens:
+		return "off: the token does not have the category " + spec.Group
+	}
+	note := t.Type + " token"
+	if t.Interval > time.Minute {
+		note += fmt.Sprintf(", one request every %s for all of %s", t.Interval, spec.Group)
+	}
+	switch left := time.Until(t.Expires); {
+	case t.Expires.IsZero():
+	case left < 0:
+		note += ", EXPIRED on " + t.Expires.Format(time.DateOnly)
+	default:
+		note += ", expires " + t.Expires.Format(time.DateOnly)
+	}
+	return note
+}
+
+// groupsOf lists the API groups of an account, in order.
+func groupsOf(a config.Account) []string { return slices.Sorted(maps.Keys(a.Tokens)) }
+
+// tokensOf lists the tokens of an account, each once.
+func tokensOf(a config.Account) []token {
+	var out []token
+	for _, group := range groupsOf(a) {
+		secret := a.Tokens[group]
+		if slices.ContainsFunc(out, func(t token) bool { return t.source == secret.Source() }) {
+			continue
+		}
+		if facts, err := marketplaceOf(a).describe(secret.Reveal(), group); err == nil {
+			out = append(out, token{account: a.Name, seller: facts.Seller, source: secret.Source(), expires: facts.Expires})
 		}
 	}
-	return ""
+	return out
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -177,13 +178,20 @@ func describe(line []byte) (when, text string) {
 		Data struct {
 			Item struct {
 				Text    string `json:"text"`
+				Rating  int    `json:"productValuation"`
 				Message struct {
 					Text        string          `json:"text"`
 					Attachments json.RawMessage `json:"attachments"`
 				} `json:"message"`
-				Sender     string `json:"sender"`
-				ClientName string `json:"clientName"`
-				Answer     *struct {
+				Sender      string `json:"sender"`
+				ClientName  string `json:"clientName"`
+				LastMessage struct {
+					Text string `json:"text"`
+				} `json:"lastMessage"`
+				UserComment string `json:"user_comment"`
+				FeedbackID  string `json:"feedbackId"`
+				State       string `json:"state"`
+				Answer      *struct {
 					Text string `json:"text"`
 				} `json:"answer"`
 			} `json:"item"`
@@ -193,17 +201,20 @@ func describe(line []byte) (when, text string) {
 		return "--:--:--", "(an item of another form)"
 	}
 	it := e.Data.Item
-	text = it.Text
-	if it.Sender != "" {
-		who := it.Sender
-		if it.ClientName != "" {
-			who = it.ClientName
+	switch {
+	case it.Sender != "":
+		text = cmp.Or(it.ClientName, it.Sender) + ": " + it.Message.Text
+		if it.Message.Text == "" && it.Message.Attachments != nil {
+			text += "(attachment)"
 		}
-		text = it.Message.Text
-		if text == "" && it.Message.Attachments != nil {
-			text = "(attachment)"
-		}
-		text = who + ": " + text
+	case it.FeedbackID != "":
+		text = "review " + it.FeedbackID + " " + it.State
+	case it.UserComment != "":
+		text = it.UserComment
+	case it.Rating > 0:
+		text = strings.Repeat("★", min(it.Rating, 5)) + " " + it.Text
+	default:
+		text = cmp.Or(it.Text, it.ClientName+": "+it.LastMessage.Text)
 	}
 	if it.Answer != nil {
 		text += " → " + it.Answer.Text

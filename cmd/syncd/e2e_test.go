@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -48,9 +49,10 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	spec := sandbox.WorldSpec{Events: 320, Questions: 300, Span: 30 * 24 * time.Hour, PageTies: 3, AnsweredUnseen: 0.1}
+	spec := sandbox.WorldSpec{Events: 320, Questions: 300, Span: 30 * 24 * time.Hour, PageTies: 3, AnsweredUnseen: 0.1,
+		Feedbacks: 500, FeedbackSpan: 3 * 365 * 24 * time.Hour, Claims: 40, Pins: 10}
 	if os.Getenv("SYNCD_E2E") == "full" {
-		spec.Events, spec.Questions = 5000, 3000
+		spec.Events, spec.Questions, spec.Feedbacks, spec.Claims, spec.Pins = 5000, 12_000, 60_000, 300, 200
 	}
 	sb, err := sandbox.New(sandbox.Config{Seed: 7, Sellers: []sandbox.Seller{{World: spec}}})
 	if err != nil {
@@ -72,6 +74,7 @@ accounts:
     token_file: wb.token
     start: beginning
     endpoints: {feedbacks: %[1]q, chat: %[1]q, returns: %[1]q}
+    streams: {feedback_pins: {enabled: true}}
 sinks:
   - {name: archive, type: file, path: events.ndjson}
   - {name: crm, type: webhook, url: %[2]q, secret_file: crm.secret, retry: {initial: 100ms, max: 1s}}
@@ -157,6 +160,18 @@ func (w *world) check(t *testing.T) {
 	for _, q := range w.sb.Worlds()[0].Questions() {
 		want["shop-a/questions/"+q.ID] = q.JSON
 	}
+	for _, f := range w.sb.Worlds()[0].Feedbacks() {
+		want["shop-a/feedbacks/"+f.ID] = f.JSON
+	}
+	for _, c := range w.sb.Worlds()[0].Claims() {
+		want["shop-a/claims/"+c.ID] = c.JSON
+	}
+	for _, c := range w.sb.Worlds()[0].Chats() {
+		want["shop-a/chats/"+c.ID] = c.JSON
+	}
+	for _, p := range w.sb.Worlds()[0].Pins() {
+		want["shop-a/feedback_pins/"+strconv.Itoa(p.ID)] = p.JSON
+	}
 	raw, err := os.ReadFile(filepath.Join(w.dir, "events.ndjson"))
 	if err != nil {
 		t.Fatal(err)
@@ -168,11 +183,11 @@ func (w *world) check(t *testing.T) {
 			t.Fatalf("line %q is not an event: %v", line, err)
 		}
 		item := e.ID
-		if strings.HasPrefix(e.Type, "wildberries.question.") {
+		if e.Type != "wildberries.chat_event.created" {
 			i := strings.LastIndex(e.ID, "/")
 			item = e.ID[:i]
 			if !strings.HasPrefix(e.ID[i:], "/1-") {
-				t.Errorf("%s: the world is at rest, so every question has one version", e.ID)
+				t.Errorf("%s: the world is at rest, so every item has one version", e.ID)
 			}
 		}
 		body, ok := want[item]
@@ -302,7 +317,9 @@ func TestEndToEndRun(t *testing.T) {
 	}
 	t.Cleanup(func() { cmd.Process.Kill() })
 	world := w.sb.Worlds()[0]
-	total := func() int { return len(world.Events()) + len(world.Questions()) }
+	total := func() int {
+		return len(world.Events()) + len(world.Questions()) + len(world.Feedbacks()) + len(world.Claims()) + len(world.Chats()) + len(world.Pins())
+	}
 	w.await(t, &log, total())
 	health := func() int {
 		var out, errs bytes.Buffer

@@ -12,6 +12,9 @@ import (
 	"syncd/internal/config"
 )
 
+// discard is the log of what nobody needs to read.
+var discard = slog.New(slog.DiscardHandler)
+
 // newLogger returns a logger onto w: tint on a terminal, logfmt elsewhere, unless
 // the configuration says otherwise. It never logs a secret: those that print do
 // so as [secret].
@@ -34,6 +37,9 @@ func newLogger(w io.Writer, getenv func(string) string, l config.Log) *slog.Logg
 }
 
 func isTerminal(w io.Writer) bool {
+	if above, ok := w.(*aboveBar); ok {
+		w = above.p.out
+	}
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }

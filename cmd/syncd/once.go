@@ -13,13 +13,17 @@ import (
 	"syncd/internal/config"
 	"syncd/internal/delivery"
 	"syncd/internal/poller"
+	"syncd/internal/sources"
 )
+
+// onceTimeout is how long `once` may take where nobody says otherwise.
+const onceTimeout = 10 * time.Minute
 
 // drainAtLeast is what the sinks get where polling has used up the timeout.
 const drainAtLeast = 30 * time.Second
 
 func newOnce(e *env) *cobra.Command {
-	timeout := 10 * time.Minute
+	timeout := onceTimeout
 	cmd := &cobra.Command{
 		Use: "once", Short: "Bring every stream and sink up to date, then exit", Args: noArgs,
 		Long: `Once reads each enabled stream up to what existed when it began, has each sink try
@@ -28,7 +32,13 @@ the budget, the API or a receiver did not allow it in time, is listed, stays whe
 is for the next time, and gives exit code 1.
 
 It cannot run beside a daemon on the same state file.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return e.once(cmd.Context(), timeout) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := e.loadConfig()
+			if err != nil {
+				return err
+			}
+			return e.work(cmd.Context(), cfg, timeout, func(ctx context.Context, a *app) ([]poller.Left, error) { return a.poller.Once(ctx) })
+		},
 	}
 	e.addConfigFlag(cmd)
 	cmd.Flags().Var((*durationFlag)(&timeout), "timeout", "give up after `D`: 90s, 10m, 1d; waits for the budget that end later are given up at once")
@@ -57,44 +67,57 @@ func (d *durationFlag) Set(s string) error {
 	return nil
 }
 
-func (e *env) once(ctx context.Context, timeout time.Duration) (err error) {
-	cfg, err := e.loadConfig()
-	if err != nil {
-		return err
-	}
-	log := newLogger(e.stderr, e.getenv, cfg.Log)
-	ctx, stop := untilSignal(ctx)
-	defer stop()
-	a, err := build(cfg, log, e.stdout)
+// withApp builds syncd for a command that needs the closed state file.
+func (e *env) withApp(cfg *config.Config, do func(a *app) error) (err error) {
+	a, err := build(cfg, newLogger(e.stderr, e.getenv, cfg.Log), e.stdout)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
+	return do(a)
+}
 
-	watching, stopWatching := context.WithCancel(ctx)
-	var watch sync.WaitGroup
-	watch.Go(func() { a.budgets.Run(watching) })
-	defer func() {
+// work polls as poll says, has each sink try everything that waits for it, and
+// lists what is left. A timeout of 0: none.
+func (e *env) work(ctx context.Context, cfg *config.Config, timeout time.Duration, poll func(context.Context, *app) ([]poller.Left, error)) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	show := newProgress(e.stderr)
+	worked := *e
+	worked.stderr = show.Log()
+	return worked.withApp(cfg, func(a *app) error {
+		watching, stopWatching := context.WithCancel(ctx)
+		var watch sync.WaitGroup
+		watch.Go(func() { a.budgets.Run(watching) })
+		watch.Go(func() { show.Run(watching, a.going) })
+		defer func() {
+			stopWatching()
+			watch.Wait()
+		}()
+		polling, deadline := ctx, time.Time{}
+		if timeout > 0 {
+			deadline = time.Now().Add(timeout)
+			var cancel context.CancelFunc
+			polling, cancel = context.WithDeadlineCause(ctx, deadline, fmt.Errorf("not done within --timeout %s", timeout))
+			defer cancel()
+		}
+		unpolled, err := poll(polling, a)
+		if err != nil {
+			return err
+		}
+		if least := time.Now().Add(drainAtLeast); deadline.Before(least) {
+			deadline = least
+		}
+		draining, cancelDrain := context.WithDeadlineCause(ctx, deadline, errors.New("not done in time"))
+		defer cancelDrain()
+		undelivered, err := a.delivery.Drain(draining)
+		if err != nil {
+			return err
+		}
 		stopWatching()
 		watch.Wait()
-	}()
-	deadline := time.Now().Add(timeout)
-	polling, cancel := context.WithDeadlineCause(ctx, deadline, fmt.Errorf("not done within --timeout %s", timeout))
-	defer cancel()
-	unpolled, err := a.poller.Once(polling)
-	if err != nil {
-		return err
-	}
-	if least := time.Now().Add(drainAtLeast); deadline.Before(least) {
-		deadline = least
-	}
-	draining, cancelDrain := context.WithDeadlineCause(ctx, deadline, errors.New("not done in time"))
-	defer cancelDrain()
-	undelivered, err := a.delivery.Drain(draining)
-	if err != nil {
-		return err
-	}
-	return e.reportOnce(a, unpolled, undelivered)
+		return e.reportOnce(a, unpolled, undelivered)
+	})
 }
 
 // reportOnce prints what was done, and what is left.
@@ -147,7 +170,11 @@ func (e *env) reportOnce(a *app, unpolled []poller.Left, undelivered []delivery.
 		fmt.Fprintf(out, "  %v\n", err)
 	}
 	for _, l := range unpolled {
-		fmt.Fprintf(out, "  stream %s: %v\n", l.Stream, l.Err)
+		what := ""
+		if l.Walk != "" && l.Walk != sources.News {
+			what = " (" + string(l.Walk) + ")"
+		}
+		fmt.Fprintf(out, "  stream %s%s: %v\n", l.Stream, what, l.Err)
 	}
 	for _, l := range undelivered {
 		fmt.Fprintf(out, "  sink %s: %d events: %v\n", l.Sink, l.Events, l.Err)

@@ -18,6 +18,7 @@ import (
 
 	"syncd/internal/config"
 	"syncd/internal/delivery"
+	"syncd/internal/event"
 	"syncd/internal/poller"
 	"syncd/internal/sink"
 	"syncd/internal/sources"
@@ -35,9 +36,20 @@ type marketplace struct {
 	groups     map[string]string // API groups and their addresses
 	streams    []sources.Stream
 	checkToken func(token string) error
-	note       func(token, group string) string // what a token says about an API group, for people
-	expiry     func(token string) string        // a warning if it has expired, or will soon
+	describe   func(token, group string) (tokenFacts, error)
+	budget     func(tokenType int, group string) (apiclient.Limit, string) // the documented limit, and the class of tokens that share it
 	open       func(d deps, a config.Account) (sources.Source, error)
+}
+
+// tokenFacts are what a token says about itself and an API group.
+type tokenFacts struct {
+	Seller     string
+	Type       string
+	TypeNumber int
+	Scopes     []string      // the categories it opens, by name
+	Opens      bool          // the group is one of them
+	Expires    time.Time     // zero: it does not say
+	Interval   time.Duration // between requests of the group once the burst is spent
 }
 
 var marketplaces = []marketplace{
@@ -47,37 +59,29 @@ var marketplaces = []marketplace{
 			_, err := wildberries.ParseToken(token)
 			return err
 		},
-		note: func(token, group string) string {
-			t, err := wildberries.ParseToken(token)
-			switch {
-			case err != nil:
-				return err.Error()
-			case !t.Opens(group):
-				return "off: the token does not have the category " + group
-			}
-			note := t.Type.String() + " token"
-			if every := t.Interval(group); every > time.Minute {
-				note += fmt.Sprintf(", one request every %s for all of %s", every, group)
-			}
-			switch left := time.Until(t.Expires); {
-			case t.Expires.IsZero():
-			case left < 0:
-				note += ", EXPIRED on " + t.Expires.Format(time.DateOnly)
-			default:
-				note += ", expires " + t.Expires.Format(time.DateOnly)
-			}
-			return note
-		},
-		expiry: func(token string) string {
+		describe: func(token, group string) (tokenFacts, error) {
 			t, err := wildberries.ParseToken(token)
 			if err != nil {
-				return err.Error()
+				return tokenFacts{}, err
 			}
-			return expiryWarning(t.Expires)
+			return tokenFacts{Seller: t.Seller, Type: t.Type.String(), TypeNumber: int(t.Type), Scopes: t.Categories(), Opens: t.Opens(group),
+				Expires: t.Expires, Interval: t.Interval(group)}, nil
+		},
+		budget: func(tokenType int, group string) (apiclient.Limit, string) {
+			return wildberries.Limit(wildberries.TokenType(tokenType), group)
 		},
 		open: openWildberries,
 	},
 	{name: "yandex_market", later: true},
+}
+
+// findMarketplace is the row of a marketplace that can be used.
+func findMarketplace(name string) (marketplace, bool) {
+	i := slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == name && !m.later })
+	if i < 0 {
+		return marketplace{}, false
+	}
+	return marketplaces[i], true
 }
 
 // marketplaceOf is the row of an account's marketplace. The configuration knows no
@@ -109,7 +113,7 @@ func catalog() config.Catalog {
 	c := config.Catalog{CheckSchedule: func(expr string) error {
 		_, err := poller.ParseSchedule(expr)
 		return err
-	}}
+	}, EventTypes: []string{event.SchemaChanged}}
 	for _, m := range marketplaces {
 		cm := config.Marketplace{Name: m.name, Later: m.later, CheckToken: m.checkToken}
 		for name, url := range m.groups {
@@ -117,7 +121,7 @@ func catalog() config.Catalog {
 		}
 		slices.SortFunc(cm.Groups, func(a, b config.Group) int { return strings.Compare(a.Name, b.Name) })
 		for _, s := range m.streams {
-			cs := config.Stream{Name: s.Name, Schedule: s.Schedule, Overlap: s.Overlap, Off: s.Off, Later: s.Later}
+			cs := config.Stream{Name: s.Name, Schedule: s.Schedule, Overlap: s.Overlap, Off: s.Off, Sweeps: slices.Contains(s.Actions, event.Updated)}
 			for _, kind := range s.Kinds {
 				for _, action := range s.Actions {
 					cs.EventTypes = append(cs.EventTypes, m.name+"."+kind+"."+action)
@@ -152,32 +156,12 @@ func openWildberries(d deps, a config.Account) (sources.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	warned := make(map[string]bool)
-	for group, secret := range a.Tokens {
-		t := c.Token(group)
-		if t.Expires.IsZero() {
-			continue
-		}
-		d.expiry.WithLabelValues(a.Name, group).Set(float64(t.Expires.Unix()))
-		if w := expiryWarning(t.Expires); w != "" && !warned[secret.Source()] {
-			warned[secret.Source()] = true
-			d.log.Warn(w, "account", a.Name, "token", secret.Source(), "expires", t.Expires.Format(time.RFC3339))
+	for group := range a.Tokens {
+		if t := c.Token(group); d.expiry != nil && !t.Expires.IsZero() {
+			d.expiry.WithLabelValues(a.Name, group).Set(float64(t.Expires.Unix()))
 		}
 	}
 	return c, nil
-}
-
-// expiryWarning says that a token has expired or will within 30 days; empty: it
-// lasts, or does not say.
-func expiryWarning(expires time.Time) string {
-	const renew = ": make a new one in the seller's portal"
-	switch left := time.Until(expires); {
-	case expires.IsZero() || left > 30*24*time.Hour:
-		return ""
-	case left <= 0:
-		return "the token has expired" + renew
-	}
-	return "the token expires soon" + renew
 }
 
 // opener is a source that knows, without a request, which API groups its tokens
@@ -198,12 +182,13 @@ type app struct {
 	streams  int     // that are polled
 	stopped  []error // accounts that cannot be polled, and why
 	sinks    []sink.Sink
+	started  time.Time
 }
 
 // build puts syncd together: it opens the state and sends nothing. extra are
 // sinks beside the configured ones. Close the app when done.
 func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...delivery.Sink) (_ *app, err error) {
-	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry()}
+	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), started: time.Now()}
 	defer func() {
 		if err != nil {
 			a.close()
@@ -275,7 +260,8 @@ func openStreams(cfg *config.Config, d deps) (out []poller.Stream, stopped []err
 			}
 			out = append(out, poller.Stream{
 				ID: state.StreamID{Account: account.Name, Stream: s.Name}, Marketplace: m.name, Group: spec.Group, Source: source,
-				Schedule: s.Schedule, Overlap: s.Overlap, Start: start,
+				Schedule: s.Schedule, Overlap: s.Overlap, Start: start, Walks: spec.Walks, Whole: spec.Whole, Vanish: spec.Vanish,
+				Sweep: poller.Sweep(s.Sweep), Ignore: s.Ignore,
 			})
 		}
 	}
@@ -380,6 +366,14 @@ func (a *app) serve(ctx context.Context, server *web.Server) error {
 	})
 	g.Go(func() error {
 		a.retain(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		var tokens []token
+		for _, account := range a.cfg.Accounts {
+			tokens = append(tokens, tokensOf(account)...)
+		}
+		watchExpiry(ctx, a.log, tokens)
 		return nil
 	})
 	if server != nil {

@@ -1,0 +1,309 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"syncd/internal/sandbox"
+)
+
+// shop is one account of a sandbox, and a configuration for it.
+type shop struct {
+	sb      *sandbox.Sandbox
+	config  string
+	dir     string
+	address string // of the daemon
+}
+
+func newShop(t *testing.T, spec sandbox.WorldSpec, token sandbox.TokenSpec, extra string) *shop {
+	t.Helper()
+	sb, err := sandbox.New(sandbox.Config{Seed: 3, Sellers: []sandbox.Seller{{World: spec}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := httptest.NewServer(sb.Handler())
+	t.Cleanup(api.Close)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &shop{sb: sb, dir: t.TempDir(), address: l.Addr().String()}
+	l.Close()
+	token.Seller = sb.Worlds()[0].ID()
+	write(t, filepath.Join(s.dir, "wb.token"), sb.MintToken(token))
+	s.config = filepath.Join(s.dir, "syncd.yaml")
+	write(t, s.config, fmt.Sprintf(`
+state: {path: syncd.db}
+server: {listen: %[2]q}
+%[3]s
+accounts:
+  - name: shop-a
+    marketplace: wildberries
+    token_file: wb.token
+    endpoints: {feedbacks: %[1]q, chat: %[1]q, returns: %[1]q}
+sinks:
+  - {name: archive, type: file, path: events.ndjson, from: beginning}
+`, api.URL, s.address, extra))
+	return s
+}
+
+// syncd runs a command in this process.
+func (s *shop) syncd(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(context.Background(), append(args, "--config", s.config), func(string) string { return "" }, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+// expect runs a command that must end so.
+func (s *shop) expect(t *testing.T, code int, contains string, args ...string) string {
+	t.Helper()
+	got, out, errs := s.syncd(args...)
+	if got != code || !strings.Contains(out+errs, contains) {
+		t.Errorf("syncd %s exits %d, want %d with %q:\n%s%s", strings.Join(args, " "), got, code, contains, out, errs)
+	}
+	return out
+}
+
+// daemon runs the daemon until the test ends, and waits until it is ready.
+func (s *shop) daemon(t *testing.T) (stop func()) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "run", "--config", s.config)
+	cmd.Env = append(os.Environ(), "SYNCD_TEST_AS_SYNCD=1")
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	stop = func() {
+		if cmd.ProcessState == nil {
+			cmd.Process.Signal(os.Interrupt)
+			<-ended
+		}
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		if t.Failed() {
+			t.Logf("the daemon's log:\n%s", log.String())
+		}
+	})
+	s.until(t, func() bool { code, _, _ := s.syncd("healthcheck"); return code == 0 })
+	return stop
+}
+
+// until waits for something of another process.
+func (s *shop) until(t *testing.T, done func() bool) {
+	t.Helper()
+	timeout := time.After(2 * time.Minute)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatal("it did not happen within 2 minutes")
+		}
+	}
+}
+
+func (s *shop) events(t *testing.T) []string {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(s.dir, "events.ndjson"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	var ids []string
+	for line := range strings.Lines(string(raw)) {
+		var e envelope
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+func (s *shop) noViolations(t *testing.T) {
+	t.Helper()
+	if st := s.sb.Stats(); st.Violations != 0 || st.Pings != 0 {
+		t.Errorf("%d violations, %d pings: %+v", st.Violations, st.Pings, st.Recent)
+	}
+}
+
+// TestControlThroughTheDaemon: the commands of contract §3 ask the running daemon.
+func TestControlThroughTheDaemon(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, sandbox.WorldSpec{Events: 60, Questions: 40, Feedbacks: 50, Claims: 20}, sandbox.TokenSpec{}, `defaults: {wildberries: {streams: {questions: {schedule: "@every 1h"}}}}`)
+	stop := s.daemon(t)
+	world := s.sb.Worlds()[0]
+	status := func() (st statusAnswer) {
+		code, out, errs := s.syncd("status", "--json")
+		if code != 0 {
+			t.Fatalf("status exits %d: %s", code, errs)
+		}
+		if err := json.Unmarshal([]byte(out), &st); err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	walked := func() bool {
+		st := status()
+		for _, stream := range st.Streams {
+			if stream.FirstWalk != "complete" {
+				return false
+			}
+		}
+		return len(st.Streams) == 5
+	}
+	s.until(t, walked)
+	if got := s.events(t); len(got) != 0 {
+		t.Errorf("start: now, and %d events: %v", len(got), got)
+	}
+	s.expect(t, 0, "shop-a/questions", "status")
+
+	// A question that the schedule would show in an hour.
+	q, err := world.AddQuestion(sandbox.QuestionSpec{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.expect(t, 0, "shop-a/questions: polling now", "poll", "shop-a", "questions")
+	s.until(t, func() bool { return len(s.events(t)) == 1 })
+	if got := s.events(t)[0]; !strings.HasPrefix(got, "shop-a/questions/"+q.ID+"/1-") {
+		t.Errorf("got %s", got)
+	}
+
+	// What start kept silent comes with a backfill, each once, also when asked twice.
+	s.expect(t, 0, "shop-a/feedbacks: reading history since", "backfill", "--account", "shop-a", "--since", "100d")
+	s.expect(t, 0, "shop-a/questions: reading history since", "backfill", "--account", "shop-a", "--stream", "questions", "--since", "2020-01-01T00:00:00Z")
+	total := len(world.Events()) + len(world.Questions()) + len(world.Feedbacks()) + len(world.Claims()) + len(world.Chats())
+	s.until(t, func() bool { return len(s.events(t)) >= total })
+	s.until(t, func() bool {
+		for _, stream := range status().Streams {
+			for _, w := range stream.Walks {
+				if !w.Since.IsZero() {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	ids := make(map[string]bool)
+	for _, id := range s.events(t) {
+		if ids[id] {
+			t.Errorf("%s came twice", id)
+		}
+		ids[id] = true
+	}
+	if len(ids) != total {
+		t.Errorf("%d events of %d items", len(ids), total)
+	}
+
+	out := s.expect(t, 0, "works", "check", "--online")
+	for _, group := range []string{"chat", "feedbacks", "returns"} {
+		if !regexp.MustCompile(`shop-a +` + group + ` +` + world.ID() + ` +personal +"?Feedbacks.*works`).MatchString(out) {
+			t.Errorf("check --online says nothing good of %s:\n%s", group, out)
+		}
+	}
+
+	// A page that fails for ever.
+	s.expect(t, 1, "is not failing now", "state", "skip", "--account", "shop-a", "--stream", "questions")
+	if err := s.sb.Inject(sandbox.Fault{Kind: sandbox.Fault500, Path: "/api/v1/seller/events", Rate: 1}); err != nil {
+		t.Fatal(err)
+	}
+	s.until(t, func() bool { _, out, _ := s.syncd("status"); return strings.Contains(out, "failing for") })
+	s.expect(t, 0, "left out: chat events", "state", "skip", "--account", "shop-a", "--stream", "chat_events")
+	s.sb.ClearFaults()
+	s.expect(t, 0, "", "poll", "shop-a", "chat_events")
+	s.until(t, func() bool { _, out, _ := s.syncd("status"); return !strings.Contains(out, "failing for") })
+
+	for want, args := range map[string][]string{
+		`no account "shop-b" is polled; there are: shop-a`: {"poll", "shop-b"},
+		`polls no stream "chat"; it polls: chat_events`:    {"poll", "shop-a", "chat"},
+		`polls no stream "nothing"`:                        {"backfill", "--account", "shop-a", "--stream", "nothing", "--since", "1d"},
+		"since is in the future":                           {"backfill", "--account", "shop-a", "--since", "2100-01-01T00:00:00Z"},
+	} {
+		s.expect(t, 1, want, args...)
+	}
+	// With a daemon that cannot be asked, nothing is done.
+	s.expect(t, 1, "locked", "poll", "shop-a", "--server", "http://127.0.0.1:1")
+	s.expect(t, 1, "nothing was tried", "check", "--online", "--server", "http://127.0.0.1:1")
+	s.expect(t, 1, "locked", "once")
+	stop()
+	s.expect(t, 1, "no daemon answers", "status")
+	s.noViolations(t)
+}
+
+// TestControlOfTheClosedFile: where no daemon runs the commands work on the state
+// file, and the budget that they spend is the daemon's.
+func TestControlOfTheClosedFile(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, sandbox.WorldSpec{Questions: 40, Feedbacks: 30}, sandbox.TokenSpec{}, "")
+	s.expect(t, 0, "works", "check", "--online")
+	s.expect(t, 0, "shop-a/questions", "poll", "shop-a", "questions")
+	if got := s.events(t); len(got) != 0 {
+		t.Errorf("start: now, and %d events", len(got))
+	}
+	s.expect(t, 0, "", "backfill", "--account", "shop-a", "--stream", "questions", "--since", "2020-01-01T00:00:00Z")
+	if got := s.events(t); len(got) != 40 {
+		t.Errorf("%d of 40 questions", len(got))
+	}
+	s.expect(t, 0, "", "backfill", "--account", "shop-a", "--stream", "questions", "--since", "2020-01-01T00:00:00Z")
+	if got := s.events(t); len(got) != 40 {
+		t.Errorf("%d events after a second backfill of 40 questions", len(got))
+	}
+	s.expect(t, 0, "left out: one of the unanswered questions", "state", "skip", "--account", "shop-a", "--stream", "questions")
+	s.expect(t, 2, "--account and --since", "backfill", "--account", "shop-a")
+	s.expect(t, 2, "neither an RFC 3339 time nor a duration", "backfill", "--account", "shop-a", "--since", "yesterday")
+	s.noViolations(t)
+}
+
+// TestBaseTokenOnline: a check spends the hour's request of a Base token once, and
+// says so from then on; the daemon's own start does not spend another.
+func TestBaseTokenOnline(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, sandbox.WorldSpec{Events: 60, Questions: 5}, sandbox.TokenSpec{Acc: sandbox.AccBase}, "")
+	s.expect(t, 0, "works", "check", "--online")
+	out := s.expect(t, 1, "not tried, next at ", "check", "--online")
+	if n := len(regexp.MustCompile(`not tried, next at \d\d:\d\d`).FindAllString(out, -1)); n != 3 || strings.Contains(out, "works") {
+		t.Errorf("a spent budget was spent again:\n%s", out)
+	}
+	s.daemon(t)
+	s.expect(t, 1, "not tried, next at", "check", "--online")
+	s.expect(t, 0, "in 1h", "status")
+	if n := s.sb.Stats().Requests["GET /api/v1/seller/events"]; n != 1 {
+		t.Errorf("%d chat requests", n)
+	}
+	s.noViolations(t)
+}
+
+// TestAPITokenIsNeeded: where a token is set, the commands send it.
+func TestAPITokenIsNeeded(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, sandbox.WorldSpec{Questions: 3}, sandbox.TokenSpec{}, "")
+	raw, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := filepath.Join(s.dir, "without.yaml")
+	write(t, without, string(raw))
+	write(t, filepath.Join(s.dir, "api.token"), "0123456789abcdef0123")
+	write(t, s.config, strings.Replace(string(raw), "server: {", "server: {api_token_file: api.token, ", 1))
+	s.daemon(t)
+	s.expect(t, 0, "polling now", "poll", "shop-a", "questions")
+	var out, errs bytes.Buffer
+	if code := run(context.Background(), []string{"poll", "shop-a", "--config", without}, func(string) string { return "" }, &out, &errs); code != 1 || !strings.Contains(errs.String(), "server.api_token_file") {
+		t.Errorf("without the token: exit code %d, %s", code, errs.String())
+	}
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"syncd/internal/config"
+)
+
+const defaultServer = "http://127.0.0.1:9469"
+
+// errNoDaemon says that nothing answers where the daemon should be.
+var errNoDaemon = errors.New("no daemon answers")
+
+// daemon is the running syncd as the commands see it.
+type daemon struct {
+	base  string
+	token string
+	http  *http.Client
+}
+
+func (e *env) addServerFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&e.server, "server", "", "`URL` of the daemon (default $SYNCD_SERVER, then the configured address)")
+}
+
+// daemon finds the running daemon: --server, else $SYNCD_SERVER, else the address
+// that the configuration has. cfg is nil where the configuration cannot be read;
+// then there is no token to send, and the daemon may run on an earlier one.
+func (e *env) daemon(cfg *config.Config) (*daemon, error) {
+	d := &daemon{base: e.server, http: &http.Client{
+		// Asked directly, whatever the environment says: the token is not a proxy's.
+		Transport:     &http.Transport{DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	if d.base == "" {
+		d.base = e.getenv("SYNCD_SERVER")
+	}
+	given := d.base != ""
+	if cfg != nil {
+		d.token = cfg.Server.APIToken.Reveal()
+	}
+	switch {
+	case given:
+	case cfg == nil:
+		d.base = defaultServer
+	case cfg.Server.Listen == "":
+		return nil, fmt.Errorf("%w: the configuration has no server.listen", errNoDaemon)
+	default:
+		host, port, err := net.SplitHostPort(cfg.Server.Listen)
+		if err != nil {
+			return nil, err
+		}
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			host = "127.0.0.1"
+		}
+		d.base = "http://" + net.JoinHostPort(host, port)
+	}
+	d.base = strings.TrimRight(d.base, "/")
+	if u, err := url.Parse(d.base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, usageError{fmt.Errorf("%q is not the URL of a daemon, expected one such as %s", d.base, defaultServer)}
+	}
+	return d, nil
+}
+
+// refusedError is what the daemon answered instead of doing it.
+type refusedError struct {
+	status int
+	text   string
+}
+
+func (e *refusedError) Error() string { return e.text }
+
+// call asks the daemon and reads its answer into out. Where nothing listens the
+// error is errNoDaemon.
+func (d *daemon) call(ctx context.Context, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("no answer within 30s"))
+	defer cancel()
+	var body io.Reader
+	if in != nil {
+		raw, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, d.base+path, body)
+	if err != nil {
+		return err
+	}
+	if d.token != "" {
+		req.Header.Set("Authorization", "Bearer "+d.token)
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := d.http.Do(req)
+	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("%w at %s", errNoDaemon, d.base)
+		}
+		return fmt.Errorf("ask the daemon at %s: %w", d.base, err)
+	}
+	defer resp.Body.Close()
+	const most = 64 << 20
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, most))
+	if err != nil {
+		return fmt.Errorf("read the answer of %s: %w", d.base, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var refusal struct {
+			Error string `json:"error"`
+		}
+		if json.Unmarshal(raw, &refusal) != nil || refusal.Error == "" {
+			return fmt.Errorf("%s answers %d, and not as a syncd would: is it another program?", d.base, resp.StatusCode)
+		}
+		return &refusedError{status: resp.StatusCode, text: refusal.Error}
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("%s does not answer as a syncd would: is it another program? %w", d.base, err)
+	}
+	return nil
+}
+
+// quietConfig is the configuration for a command that talks to the daemon: its
+// warnings are the daemon's to print, and it may be missing where the server is
+// given.
+func (e *env) quietConfig() (*config.Config, error) {
+	quiet := *e
+	quiet.stderr = io.Discard
+	return quiet.loadConfig()
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"syncd/internal/config"
+	"syncd/internal/sources"
+	"syncd/internal/sources/apiclient"
+	"syncd/internal/state"
+)
+
+// checkOnline tries each token with one cheap request per API group, paid from
+// the budget of its seller: the running daemon's, or the state file's where none
+// runs. Where neither can be had it tries nothing.
+func (e *env) checkOnline(ctx context.Context, cfg *config.Config) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	d, err := e.daemon(cfg)
+	if err == nil {
+		var status statusAnswer
+		err = d.call(ctx, http.MethodGet, "/api/v1/status", nil, &status)
+		if err == nil {
+			pinned := make(map[string]string)
+			for _, a := range status.Accounts {
+				pinned[a.Account] = a.Seller
+			}
+			return e.tryTokens(ctx, cfg, &leased{daemon: d}, pinned)
+		}
+	}
+	if !errors.Is(err, errNoDaemon) {
+		return err
+	}
+	db, openErr := state.Open(state.Config{Path: cfg.State.Path})
+	if openErr != nil {
+		return fmt.Errorf("nothing was tried, since nothing knows the budget: %w", lockedBy(openErr, err))
+	}
+	defer db.Close()
+	pinned, err := db.Sellers()
+	if err != nil {
+		return err
+	}
+	log := newLogger(e.stderr, e.getenv, cfg.Log)
+	return e.tryTokens(ctx, cfg, &ownBudget{apiclient.NewBudgets(db.Ledger(), log)}, pinned)
+}
+
+// allowance is where a request beside the daemon gets its token from.
+type allowance interface {
+	// take returns the budgets to send one request by, and what to call when it is
+	// answered. A budget that is spent is a *sources.Error of kind BudgetWait.
+	take(ctx context.Context, r budgetArgs) (b *apiclient.Budgets, done func(), err error)
+}
+
+// budgetArgs ask the daemon for one request's worth of a seller's budget. With
+// Lease they give back what became of it.
+type budgetArgs struct {
+	Marketplace string    `json:"marketplace,omitempty"`
+	Seller      string    `json:"seller,omitempty"`
+	Group       string    `json:"group,omitempty"`
+	TokenType   int       `json:"token_type,omitempty"`
+	Share       float64   `json:"share,omitempty"`
+	Lease       uint64    `json:"lease,omitempty"`
+	CoolingTill time.Time `json:"cooling_until,omitzero"`
+}
+
+type budgetAnswer struct {
+	Lease uint64    `json:"lease,omitempty"`
+	Until time.Time `json:"until,omitzero"` // without a lease: not before
+}
+
+// budgetPatience is how long a check waits for a token that comes soon.
+const budgetPatience = 10 * time.Second
+
+// ownBudget spends from the state file.
+type ownBudget struct{ budgets *apiclient.Budgets }
+
+func (o *ownBudget) take(context.Context, budgetArgs) (*apiclient.Budgets, func(), error) {
+	return o.budgets, func() {}, nil
+}
+
+// leased spends from the running daemon.
+type leased struct{ daemon *daemon }
+
+func (l *leased) take(ctx context.Context, in budgetArgs) (*apiclient.Budgets, func(), error) {
+	var out budgetAnswer
+	if err := l.daemon.call(ctx, http.MethodPost, "/api/v1/check", in, &out); err != nil {
+		return nil, nil, err
+	}
+	if out.Lease == 0 {
+		return nil, nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget", Until: out.Until, Err: errors.New("spent")}
+	}
+	// The daemon has paid. A bucket that was never saved holds its one token at
+	// once, or within an interval.
+	own := apiclient.NewBudgets(forgetful{}, discard)
+	return own, func() {
+		back := budgetArgs{Lease: out.Lease}
+		for _, b := range own.Snapshot() {
+			back.CoolingTill = b.CoolingUntil
+		}
+		// Not heard, the daemon counts the request as answered when it must have been.
+		_ = l.daemon.call(context.WithoutCancel(ctx), http.MethodPost, "/api/v1/check", back, &out)
+	}, nil
+}
+
+// forgetful is a ledger for one request.
+type forgetful struct{}
+
+func (forgetful) Load(string) ([]byte, error) { return nil, nil }
+func (forgetful) Save(string, []byte) error   { return nil }
+
+// tryTokens prints what is known of each token and what the marketplace says.
+func (e *env) tryTokens(ctx context.Context, cfg *config.Config, from allowance, pinned map[string]string) error {
+	t := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ACCOUNT\tAPI GROUP\tSELLER\tTOKEN\tSCOPES\tEXPIRES\tRESULT")
+	left := false
+	for _, a := range cfg.Accounts {
+		m := marketplaceOf(a)
+		for _, group := range groupsOf(a) {
+			facts, err := m.describe(a.Tokens[group].Reveal(), group)
+			if err != nil {
+				return fmt.Errorf("account %s: %w", a.Name, err) // was checked with the configuration
+			}
+			result, good := "", false
+			switch known := pinned[a.Name]; {
+			case known != "" && known != facts.Seller:
+				result = fmt.Sprintf("not tried: the account belongs to seller %s since its first use: use a new account name", known)
+			case !facts.Opens:
+				result, good = "not tried: the token does not have this category", true
+			default:
+				result, good = e.tryToken(ctx, a, group, facts, from)
+			}
+			left = left || !good
+			expires := "-"
+			if !facts.Expires.IsZero() {
+				expires = facts.Expires.Format(time.DateOnly)
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Name, group, facts.Seller, facts.Type, cmp.Or(strings.Join(facts.Scopes, ", "), "-"), expires, result)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if left {
+		return errLeft
+	}
+	return nil
+}
+
+// tryToken sends one request, if there is a token for it.
+func (e *env) tryToken(ctx context.Context, a config.Account, group string, facts tokenFacts, from allowance) (result string, good bool) {
+	ctx, cancel := context.WithTimeout(ctx, budgetPatience)
+	defer cancel()
+	budgets, done, err := from.take(ctx, budgetArgs{Marketplace: a.Marketplace, Seller: facts.Seller, Group: group, TokenType: facts.TypeNumber, Share: a.BudgetShare})
+	if err == nil {
+		source, openErr := marketplaceOf(a).open(deps{
+			log: discard, budgets: budgets, requests: apiclient.NewMetrics(prometheus.NewRegistry()), transport: apiclient.NewTransport(), grace: 30 * time.Second,
+		}, a)
+		if err = openErr; err == nil {
+			err = source.(prober).Probe(ctx, group)
+		}
+		done()
+	}
+	if err == nil {
+		return "works", true
+	}
+	failed := sources.AsError(err)
+	switch {
+	case failed.Kind == sources.BudgetWait:
+		return "not tried, next at " + failed.Until.Local().Format("15:04"), false
+	case failed.Hint != "":
+		return failed.Error() + ": " + failed.Hint, false
+	}
+	return failed.Error(), false
+}
+
+// prober is a source that can try a token with one cheap request.
+type prober interface {
+	Probe(ctx context.Context, group string) error
+}
