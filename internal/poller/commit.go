@@ -21,7 +21,7 @@ func (w *worker) resume() error {
 	}
 	verdict, err := w.p.db.HasVerdict(w.ID)
 	if err == nil && verdict {
-		err = w.settle(0)
+		err = w.settle(0, time.Time{})
 	}
 	w.resumed = err == nil
 	return err
@@ -115,7 +115,7 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 		if out.Wrote {
 			k.unsaved, k.pending = 0, 0
 		}
-		if err := w.settle(r.read + uint64(len(p.Items))); err != nil {
+		if err := w.settle(r.read+uint64(len(p.Items)), p.Began.Add(-w.Sweep.Window)); err != nil {
 			return err
 		}
 		end := w.statePage(k.name, a.stamp, now)
@@ -421,7 +421,7 @@ func (w *worker) complete(k *walk, r *run, began time.Time) error {
 	}
 	w.p.metrics.success.WithLabelValues(w.ID.Account, w.ID.Stream).SetToCurrentTime()
 	if w.settles == sources.News {
-		if err := w.settle(r.read); err != nil {
+		if err := w.settle(r.read, time.Time{}); err != nil {
 			return err
 		}
 	}
@@ -433,11 +433,13 @@ func (w *worker) complete(k *walk, r *run, began time.Time) error {
 
 // settle decides about the items that are held back, and carries it out in
 // pieces. A crash between two is resumed at the next start.
-func (w *worker) settle(read uint64) error {
+func (w *worker) settle(read uint64, since time.Time) error {
 	for done := false; !done; {
+		p := w.statePage(w.settles, 0, time.Now())
+		p.ReadSince = since
 		var out state.Outcome
 		var err error
-		if out, done, err = w.p.db.SettleHeld(w.statePage(w.settles, 0, time.Now()), read, piece); err != nil {
+		if out, done, err = w.p.db.SettleHeld(p, read, piece); err != nil {
 			return err
 		}
 		w.tally(out.Actions)

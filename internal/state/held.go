@@ -107,6 +107,8 @@ func (db *DB) verdict(id StreamID) (v verdict, begun bool, err error) {
 // SettleHeld ends the wait of the items that are held back because they differ
 // from their record by nothing but keys that came or went. Call it when a walk
 // that reads everything is complete; read is how many items that one has read.
+// One that lists an item in several places reads it several times: with
+// p.ReadSince set, what was created since then counts once each.
 //
 // The first call decides which of these keys are a change of the marketplace's
 // schema, and makes that durable together with an event about each. This call
@@ -125,6 +127,9 @@ func (db *DB) SettleHeld(p Page, read uint64, limit int) (out Outcome, done bool
 		var any bool
 		if counts, any, err = db.heldPaths(&p); err == nil && !any {
 			return Outcome{}, true, nil
+		}
+		if err == nil {
+			read, err = db.distinct(&p, counts, read)
 		}
 		v = verdict{V: 1, Paths: adopted(counts, read)}
 	}
@@ -159,6 +164,28 @@ func (db *DB) SettleHeld(p Page, read uint64, limit int) (out Outcome, done bool
 		db.wake()
 	}
 	return out, done, nil
+}
+
+// distinct bounds the number of readings by that of the items there are. It goes
+// through the records only where that can make a difference.
+func (db *DB) distinct(p *Page, counts map[string]uint64, read uint64) (uint64, error) {
+	doubtful := func(n uint64) bool { return n >= adoptLeast && n <= read/adoptShare }
+	if p.ReadSince.IsZero() || !slices.ContainsFunc(slices.Collect(maps.Values(counts)), doubtful) {
+		return read, nil
+	}
+	n := uint64(0)
+	err := db.bolt.View(func(tx *bolt.Tx) error {
+		s := openRecords(tx, p.Stream)
+		if s.records == nil {
+			return nil
+		}
+		c := s.records.Cursor()
+		for k, _ := c.Seek(timeKey(p.ReadSince)); k != nil && n < read; k, _ = c.Next() {
+			n++
+		}
+		return nil
+	})
+	return min(n, read), err
 }
 
 // heldPaths counts the held items of a stream by path; any: there are some. It

@@ -412,3 +412,28 @@ func TestOtherRulesWithoutBody(t *testing.T) {
 		t.Fatalf("%s", last.JSON)
 	}
 }
+
+// The fifth is one of the items that a sweep read, however often each was listed:
+// 120 of 400 that were read three times are 30 %.
+func TestShareIsOfItems(t *testing.T) {
+	for _, counts := range []bool{false, true} {
+		f := open(t)
+		commit(t, f.DB, list(f.DB, 400, `{"id":%d}`))
+		commit(t, f.DB, list(f.DB, 120, `{"id":%d,"new":1}`))
+		p := pageOf(f.DB)
+		if counts {
+			p.ReadSince = time.Date(2004, 1, 1, 0, 0, 0, 0, time.UTC)
+		}
+		out, done, err := f.SettleHeld(p, 1200, 500)
+		if !done || err != nil {
+			t.Fatal(done, err)
+		}
+		want := state.ActionUpdated
+		if counts {
+			want = state.ActionAdopted
+		}
+		if c := count(out.Actions); c[want] != 120 {
+			t.Errorf("counted %v: %v", counts, c)
+		}
+	}
+}

@@ -53,7 +53,8 @@ type Page struct {
 
 	// Grown says whether two bodies differ by nothing but keys that appeared or
 	// disappeared (only), and at which paths. Nil: every change is `updated`.
-	Grown func(old, new json.RawMessage) (paths []string, only bool, err error)
+	ReadSince time.Time // SettleHeld: what the run read was created since then; zero: anything was
+	Grown     func(old, new json.RawMessage) (paths []string, only bool, err error)
 }
 
 // Action is what became of an item.
