@@ -101,6 +101,33 @@ func TestSweepsAreDurable(t *testing.T) {
 	})
 }
 
+// Where two restarts leave time for a page only, sweeps that are always due must not
+// keep the full reading from its pages for ever, nor the other way round.
+func TestShortLivesStarveNoSweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, manyIDs(8)...).mutable()
+		s := swept("questions", f, "@every 1h", quarter, day)
+		stop := r.start(s)
+		time.Sleep(day)
+		stop()
+		f.set(func() { f.took = 20 * time.Minute })
+		sweeps, fulls := len(f.runs(sources.Sweep)), len(f.runs(sources.Full))
+		for range 600 {
+			r.reopen()
+			time.Sleep(2 * time.Minute)
+			stop := r.start(s)
+			time.Sleep(22 * time.Minute)
+			stop()
+		}
+		if n := len(f.runs(sources.Full)) - fulls; n < 5 {
+			t.Errorf("%d full readings in ten days", n)
+		}
+		if n := len(f.runs(sources.Sweep)) - sweeps; n < 30 {
+			t.Errorf("%d sweeps in ten days", n)
+		}
+	})
+}
+
 // No sweep before the first walk has shown everything, however long that takes.
 func TestNoSweepBeforeFirstWalk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

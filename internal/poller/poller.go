@@ -95,6 +95,7 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics *Metrics
 	Streams []Stream
+	Shown   bool // somebody looks at Status: long walks need no line in the log
 }
 
 // Poller polls the streams of a configuration. Its methods are safe for
