@@ -78,7 +78,7 @@ func (e *env) demo(ctx context.Context, duration time.Duration, dir string) (err
 	if err != nil {
 		return err
 	}
-	a, err := build(cfg, newLogger(e.stderr, e.getenv, cfg.Log), e.stdout, delivery.Sink{
+	a, err := build(cfg, newLogger(e.stderr, e.getenv, cfg.Log), e.stdout, true, delivery.Sink{
 		Name: "screen", Type: "screen", Sink: &screen{w: e.stdout, color: isTerminal(e.stdout) && e.getenv("NO_COLOR") == ""}, FromBeginning: true,
 	})
 	if err != nil {

@@ -69,7 +69,7 @@ func (d *durationFlag) Set(s string) error {
 
 // withApp builds syncd for a command that needs the closed state file.
 func (e *env) withApp(cfg *config.Config, do func(a *app) error) (err error) {
-	a, err := build(cfg, newLogger(e.stderr, e.getenv, cfg.Log), e.stdout)
+	a, err := build(cfg, newLogger(e.stderr, e.getenv, cfg.Log), e.stdout, isTerminal(e.stderr))
 	if err != nil {
 		return err
 	}

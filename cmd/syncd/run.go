@@ -47,7 +47,7 @@ func (e *env) run(ctx context.Context) error {
 		}
 	}()
 
-	a, err := build(cfg, log, e.stdout)
+	a, err := build(cfg, log, e.stdout, false)
 	if err != nil {
 		return err
 	}

@@ -186,8 +186,8 @@ type app struct {
 }
 
 // build puts syncd together: it opens the state and sends nothing. extra are
-// sinks beside the configured ones. Close the app when done.
-func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...delivery.Sink) (_ *app, err error) {
+// sinks beside the configured ones; shown says that somebody shows how far it is. Close the app when done.
+func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, shown bool, extra ...delivery.Sink) (_ *app, err error) {
 	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), started: time.Now()}
 	defer func() {
 		if err != nil {
@@ -217,7 +217,7 @@ func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, extra ...deli
 	if a.streams = len(streams); a.streams == 0 {
 		log.Warn(noStreams)
 	}
-	a.poller, err = poller.New(poller.Config{DB: a.db, Log: log, Metrics: poller.NewMetrics(a.registry), Streams: streams})
+	a.poller, err = poller.New(poller.Config{DB: a.db, Log: log, Metrics: poller.NewMetrics(a.registry), Streams: streams, Shown: shown})
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ type Sweep struct {
 	Window time.Duration // how far back both look
 }
 
-// Config is what a Poller needs. All fields are required.
+// Config is what a Poller needs. DB, Log and Metrics are required.
 type Config struct {
 	DB      *state.DB
 	Log     *slog.Logger
@@ -104,6 +104,7 @@ type Poller struct {
 	db      *state.DB
 	log     *slog.Logger
 	metrics *Metrics
+	shown   bool
 	workers []*worker // by name
 	byID    map[state.StreamID]*worker
 
@@ -121,7 +122,7 @@ type groupID struct{ account, group string }
 
 // New returns a poller. It neither reads the state nor sends anything.
 func New(cfg Config) (*Poller, error) {
-	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, byID: make(map[state.StreamID]*worker),
+	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, shown: cfg.Shown, byID: make(map[state.StreamID]*worker),
 		blocked: make(map[groupID]time.Time), stopped: make(map[string]error)}
 	for _, s := range cfg.Streams {
 		w, err := newWorker(p, s)

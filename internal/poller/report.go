@@ -208,7 +208,7 @@ func (w *worker) alive(k *walk, r *run) {
 	// hour between two requests is the budget's, and nothing to tell.
 	since := time.Since(r.since)
 	again := k.name == sources.Sweep || k.name == sources.News && w.standing().Walked
-	if again || since <= max(progressEvery, 2*r.told) {
+	if again || w.p.shown || since <= max(progressEvery, 2*r.told) {
 		return
 	}
 	r.told = since
