@@ -166,13 +166,8 @@ func (w *worker) tell(k *walk, e *sources.Error, fetching bool, wait time.Durati
 
 // report tells the operator, once each, what is odd about a page.
 func (w *worker) report(k *walk, note string, odd []sources.Undecodable) {
-	w.mu.Lock()
-	fresh := note != "" && note != w.noted
-	if fresh {
-		w.noted = note
-	}
-	w.mu.Unlock()
-	if fresh {
+	if note != "" && note != k.noted {
+		k.noted = note
 		k.log.Warn("the marketplace behaves oddly", "what", note)
 	}
 	for _, u := range odd {
@@ -197,7 +192,7 @@ func (w *worker) report(k *walk, note string, odd []sources.Undecodable) {
 		}
 		k.log.Error("an entry of the marketplace's answer cannot be used", "why", u.Reason, "entry", strconv.QuoteToASCII(raw))
 		if last {
-			w.log.Error("too many different entries cannot be used: from here on they are only counted")
+			w.log.Error("too many different entries cannot be used: from here on they are kept and counted without a line")
 		}
 	}
 }

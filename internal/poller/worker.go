@@ -29,8 +29,9 @@ const (
 	refusedFor = time.Hour
 	// progressEvery is how often a long walk says that it is alive.
 	progressEvery = 15 * time.Second
-	// oddMost bounds how many different undecodable entries are reported.
-	oddMost = 100
+	// oddMost bounds how many different undecodable entries are reported: a page may
+	// be full of them. All of them are kept and counted.
+	oddMost = 10
 	// largePage is from how many bytes on a page matters to the memory of the process.
 	largePage = 2 << 20
 )
@@ -59,8 +60,7 @@ type worker struct {
 	from    time.Time       // Run: no sweep begins before it; zero otherwise
 	opened  time.Time       // by this process
 	next    time.Time       // News: when it is next due; zero: it runs
-	noted   string          // the last note, and the undecodable entries, so that each
-	odd     map[uint64]bool // is reported once and not with every poll; at most oddMost
+	odd     map[uint64]bool // undecodable entries, so that each is reported once and not with every poll; at most oddMost
 	behind  behind
 	pace    pace
 }
@@ -92,8 +92,9 @@ type walk struct {
 
 	// Of the lane's goroutine.
 	trouble trouble.Run
-	rest    int // pages that the others may read before its next run
-	worked  int // pages that were committed by this process
+	rest    int    // pages that the others may read before its next run
+	worked  int    // pages that were committed by this process
+	noted   string // Page.Note as it was told last
 
 	// Guarded by lane.committing.
 	cursor   sources.Cursor // may be ahead of the saved one by pages without a change

@@ -122,12 +122,12 @@ func (c *Client) archivePage(ctx context.Context, q sources.Query, d *dated, a *
 	if a.First > 0 {
 		take = min(take, a.First)
 	}
-	take = c.sizes.limit(sizeKey(q), take)
+	take = c.sizes.limit(archiveKey(q), take)
 	order := "dateDesc"
 	if a.Asc {
 		order = "dateAsc"
 	}
-	l, p, err := c.datedPage(ctx, q, *d.archive, url.Values{"take": {strconv.Itoa(take)}, "skip": {strconv.Itoa(a.Skip)}, "order": {order}}, take)
+	l, p, err := c.datedPage(ctx, q, *d.archive, url.Values{"take": {strconv.Itoa(take)}, "skip": {strconv.Itoa(a.Skip)}, "order": {order}}, archiveKey(q), take)
 	if err != nil {
 		e, ok := errors.AsType[*sources.Error](err)
 		if ok && a.Skip > 0 && (e.Status == http.StatusBadRequest || e.Status == http.StatusUnprocessableEntity) {
@@ -139,3 +139,7 @@ func (c *Client) archivePage(ctx context.Context, q sources.Query, d *dated, a *
 	end, note = a.after(h, p, d)
 	return l, end, note, nil
 }
+
+// archiveKey is that of the sizes of the archive's pages: a failure there must not
+// make those of the lists smaller.
+func archiveKey(q sources.Query) string { return sizeKey(q) + "/archive" }

@@ -39,14 +39,19 @@ func (d *dated) deeper(skip int) int { return min(d.skip, d.depth-1) - skip }
 // unless this one reads so much that the next does not reach back to it: then the
 // first list is read again. The first list is that of the unanswered, to which
 // hardly anything moves back, but for a long run where it is much the longer one.
-// After the lists comes the archive, into which items move from either.
+// After the lists comes the archive, into which items move from either. A run of the
+// news goes on with it for a minute at most, and does without it where it fails: the
+// lists never wait for it.
 type datedCursor struct {
 	V       int       `json:"v"`
 	Newest  int64     `json:"newest,omitempty"` // News: up to here both lists have been read; never moves back
 	Since   int64     `json:"since,omitempty"`  // News, Backfill: Query.Since as it was when the reading began; 0: the oldest item
 	habits            // of the lists
 	Archive habits    `json:"archive,omitzero"`
-	History bool      `json:"history,omitempty"` // News: the archive has been read
+	History bool        `json:"history,omitempty"` // News: the archive has been read
+	Past    *archiveRun `json:"past,omitempty"`    // News: how far it has been, by runs that are over
+	Fails   int         `json:"fails,omitempty"`   // News: how often in a row it could not be,
+	Retry   int64       `json:"retry,omitempty"`   // and when it is asked for again
 	Gap     bool      `json:"gap,omitempty"`     // it has been said that the archive does not show everything
 	Holes   []hole    `json:"holes,omitempty"`
 	Run     *datedRun `json:"run,omitempty"` // the run that is going on
@@ -64,6 +69,7 @@ type datedRun struct {
 	Twice    bool        `json:"twice,omitempty"`    // the first list is read again
 	Floor    int64       `json:"floor,omitempty"`    // where each list begins; 0: at its oldest item
 	Last     *archiveRun `json:"archive,omitempty"`  // the reading of the archive, which comes last; nil: it is not read
+	LastAt   int64       `json:"last_at,omitempty"`  // when it began in this run, by the marketplace's clock
 	span
 }
 
@@ -91,7 +97,6 @@ func (c *datedCursor) begin(q sources.Query, d *dated, earliest, latest time.Tim
 			r.Floor = max(since-1, 1)
 		}
 	default:
-		archive = archive && !c.History
 		if c.Newest == 0 {
 			c.Since = since
 		}
@@ -99,7 +104,15 @@ func (c *datedCursor) begin(q sources.Query, d *dated, earliest, latest time.Tim
 			r.Floor = max(base-int64(q.Overlap/time.Second)-1, 1)
 		}
 	}
-	if archive {
+	switch {
+	case !archive || q.Walk == sources.News && (c.History || latest.Unix() < c.Retry):
+	case q.Walk == sources.News && c.Past != nil:
+		r.Last, c.Past = c.Past, nil
+	case q.Walk == sources.News && c.Since > 0:
+		r.Last = newArchiveRun(max(c.Since-int64(q.Overlap/time.Second)-1, 1), latest)
+	case q.Walk == sources.News:
+		r.Last = newArchiveRun(0, latest)
+	default:
 		r.Last = newArchiveRun(r.Floor, latest)
 	}
 	// What a hole keeps out is not asked for below the floor anyway.
@@ -194,7 +207,9 @@ func (c *datedCursor) after(q sources.Query, d *dated, p seen, unanswered, answe
 	}
 	r.Twice = r.Twice || long
 	if end {
-		done = c.next(q)
+		if done = c.next(q); r.Pass == passArchive {
+			r.LastAt = p.now
+		}
 	}
 	return done, note
 }
@@ -258,7 +273,9 @@ func (c *Client) datedFrom(q sources.Query, d *dated) (datedCursor, error) {
 		return cur, err
 	}
 	if q.Walk != sources.Full && cur.Since > 0 && second(q.Since) < cur.Since {
-		cur.Newest, cur.History, cur.Run = 0, false, nil // what is asked for goes further back than what has been read
+		// What is asked for goes further back than what has been read.
+		cur.Newest, cur.History, cur.Run = 0, false, nil
+		cur.Past, cur.Fails, cur.Retry = nil, 0, 0
 	}
 	if cur.Run == nil {
 		earliest, latest := c.present(q.Now)
@@ -276,22 +293,9 @@ func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sour
 	r := cur.Run
 	page := sources.Page{Began: time.UnixMilli(r.Asked)}
 	if r.Pass == passArchive {
-		l, end, note, err := c.archivePage(ctx, q, d, r.Last, &cur.Archive)
-		if err != nil {
+		if page, err = c.lastPage(ctx, q, d, &cur, page); err != nil {
 			return sources.Page{}, err
 		}
-		page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, note
-		if note != "" {
-			if cur.Gap {
-				page.Note = ""
-			}
-			cur.Gap = true
-		} else if end {
-			cur.Gap = false
-		}
-		page.Progress = r.progress(r.Began)
-		page.Done = end && cur.next(q)
-		cur.History = page.Done
 	} else {
 		l, p, err := c.listPage(ctx, q, d, r.answered(), &r.span)
 		if err != nil {
@@ -326,14 +330,14 @@ func (c *Client) listPage(ctx context.Context, q sources.Query, d *dated, answer
 	if s.To > 0 {
 		params.Set("dateTo", strconv.FormatInt(s.To, 10))
 	}
-	return c.datedPage(ctx, q, d.lists, params, take)
+	return c.datedPage(ctx, q, d.lists, params, sizeKey(q), take)
 }
 
 // datedPage sends a request for take entries, and says what its page showed. The
-// items come back in the order in which they happened.
-func (c *Client) datedPage(ctx context.Context, q sources.Query, e endpoint, params url.Values, take int) (listing, seen, error) {
+// items come back in the order in which they happened. key is that of its page size.
+func (c *Client) datedPage(ctx context.Context, q sources.Query, e endpoint, params url.Values, key string, take int) (listing, seen, error) {
 	l, err := c.list(ctx, q, e, params)
-	c.sizes.asked(sizeKey(q), take, err)
+	c.sizes.asked(key, take, err)
 	if err != nil {
 		return listing{}, seen{}, err
 	}

@@ -18,7 +18,10 @@ type pageSizes struct {
 	sizes map[string]pageSize // by stream and walk
 }
 
-type pageSize struct{ most, successes int }
+type pageSize struct {
+	most, successes int
+	failures        int // in a row
+}
 
 func sizeKey(q sources.Query) string { return q.Stream + "/" + string(q.Walk) }
 
@@ -43,6 +46,14 @@ func (s *pageSizes) narrow(key string) (n int, err error) {
 	return 1, nil
 }
 
+// failing is how many entries the next try asks for, and how many have failed in a
+// row; 0: the last one worked.
+func (s *pageSizes) failing(key string) (most, row int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sizes[key].most, s.sizes[key].failures
+}
+
 // asked takes in how a request for n entries went.
 func (s *pageSizes) asked(key string, n int, err error) {
 	s.mu.Lock()
@@ -51,6 +62,7 @@ func (s *pageSizes) asked(key string, n int, err error) {
 	switch {
 	case err == nil && small:
 		size.successes++
+		size.failures = 0
 		if size.most <<= 2 * size.successes; size.most >= 1<<20 {
 			delete(s.sizes, key)
 			return
@@ -60,7 +72,7 @@ func (s *pageSizes) asked(key string, n int, err error) {
 		if s.sizes == nil {
 			s.sizes = make(map[string]pageSize)
 		}
-		s.sizes[key] = pageSize{most: max(n/4, 1)}
+		s.sizes[key] = pageSize{most: max(n/4, 1), failures: size.failures + 1}
 	}
 }
 
