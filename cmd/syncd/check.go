@@ -99,12 +99,10 @@ func surroundings(cfg *config.Config, polled int) []string {
 		}
 	}
 	for _, a := range cfg.Accounts {
-		seller := ""
+		if differentSellers(a) {
+			out = append(out, fmt.Sprintf("account %s: its tokens belong to different sellers, and it will not be polled: one account is one seller", a.Name))
+		}
 		for _, t := range tokensOf(a) {
-			if seller != "" && seller != t.seller {
-				out = append(out, fmt.Sprintf("account %s: its tokens belong to different sellers, and it will not be polled: one account is one seller", a.Name))
-			}
-			seller = t.seller
 			if w := expiryWarning(t.expires, time.Now()); w != "" {
 				out = append(out, fmt.Sprintf("account %s: %s: %s", a.Name, t.source, w))
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ func (a *app) actions() map[string]web.Action {
 			return out, nil
 		}
 	}
-	leases := &leases{budgets: a.budgets, open: make(map[uint64]*apiclient.Grant)}
+	leases := &leases{budgets: a.budgets, open: make(map[uint64]*apiclient.Grant), sellers: make(map[string]bool)}
 	return map[string]web.Action{
 		"poll": streams(func(in streamArgs) ([]state.StreamID, string, error) {
 			ids, err := a.poller.PollNow(in.Account, in.Stream)
@@ -74,6 +75,8 @@ type leases struct {
 	mu   sync.Mutex
 	last uint64
 	open map[uint64]*apiclient.Grant
+
+	sellers map[string]bool // that were asked for
 }
 
 // leaseEnds is when a request counts as answered whose sender is not heard of
@@ -92,15 +95,12 @@ func (l *leases) act(ctx context.Context, raw []byte) (any, error) {
 		l.end(in.Lease, in.CoolingTill)
 		return budgetAnswer{}, nil
 	}
-	m, ok := findMarketplace(in.Marketplace)
-	if _, known := m.groups[in.Group]; !ok || !known || in.Seller == "" || len(in.Seller) > 100 || !(in.Share > 0 && in.Share <= 1) {
-		return nil, &web.Error{Status: http.StatusBadRequest, Err: errors.New("marketplace, seller, group, token_type and share are needed")}
+	if !l.knows(in) {
+		return nil, &web.Error{Status: http.StatusTooManyRequests, Err: errors.New("too many sellers that are not configured here have been asked for")}
 	}
-	limit, class := m.budget(in.TokenType, in.Group)
-	key := apiclient.Key{Marketplace: m.name, Seller: in.Seller, Group: in.Group, Class: class}
 	ctx, cancel := context.WithTimeout(ctx, leasePatience)
 	defer cancel()
-	grant, err := l.budgets.Reserve(ctx, key, limit, in.Share, "check")
+	grant, err := reserve(ctx, l.budgets, in)
 	if err != nil {
 		if e := sources.AsError(err); e.Kind == sources.BudgetWait {
 			return budgetAnswer{Until: e.Until}, nil
@@ -126,6 +126,43 @@ func (l *leases) end(id uint64, coolingUntil time.Time) {
 	if grant == nil {
 		return
 	}
+	answered(grant, coolingUntil)
+}
+
+// strangersMost bounds how many sellers that no account has can be asked for: each
+// is a bucket in memory and in the state file.
+const strangersMost = 1000
+
+// knows counts the sellers that were asked for.
+func (l *leases) knows(in budgetArgs) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := in.Marketplace + "/" + in.Seller
+	if len(l.sellers) >= strangersMost && !l.sellers[key] {
+		return false
+	}
+	l.sellers[key] = true
+	return true
+}
+
+// reserve takes a token of a seller's budget for one request beside the daemon.
+func reserve(ctx context.Context, budgets *apiclient.Budgets, in budgetArgs) (*apiclient.Grant, error) {
+	m, ok := findMarketplace(in.Marketplace)
+	if _, known := m.groups[in.Group]; !ok || !known || !plainName(in.Seller) || !(in.Share > 0 && in.Share <= 1) {
+		return nil, &web.Error{Status: http.StatusBadRequest, Err: errors.New("marketplace, seller, group, token_type and share are needed")}
+	}
+	limit, class := m.budget(in.TokenType, in.Group)
+	return budgets.Reserve(ctx, apiclient.Key{Marketplace: m.name, Seller: in.Seller, Group: in.Group, Class: class}, limit, in.Share, "check")
+}
+
+// plainName says whether a seller's name can be part of a budget's.
+func plainName(s string) bool {
+	return s != "" && len(s) <= 100 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' })
+}
+
+// answered ends a request that was sent beside the daemon. A time until which the
+// marketplace wants to be left alone is obeyed by all.
+func answered(grant *apiclient.Grant, coolingUntil time.Time) {
 	answer := apiclient.Answer{Remaining: -1}
 	if wait := time.Until(coolingUntil); wait > 0 {
 		answer.Throttled, answer.RetryAfter = true, wait

@@ -307,3 +307,43 @@ func TestAPITokenIsNeeded(t *testing.T) {
 		t.Errorf("without the token: exit code %d, %s", code, errs.String())
 	}
 }
+
+// TestCheckHandsOnA429: what the marketplace answers to a check beside the daemon
+// holds for the daemon too, in each API group.
+func TestCheckHandsOnA429(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, sandbox.WorldSpec{Questions: 5}, sandbox.TokenSpec{}, `defaults: {wildberries: {streams: {chat_events: {schedule: "@every 1h"}, questions: {schedule: "@every 1h"}, feedbacks: {schedule: "@every 1h"}, claims: {schedule: "@every 1h"}}}}`)
+	s.daemon(t)
+	s.until(t, func() bool {
+		_, out, _ := s.syncd("status")
+		return !strings.Contains(out, "reading") && strings.Contains(out, "in 1h")
+	})
+	for _, path := range []string{"/api/v1/seller/events", "/api/v1/questions/count-unanswered", "/api/v1/claims"} {
+		if err := s.sb.Inject(sandbox.Fault{Kind: sandbox.FaultRateLimited, Path: path, Count: 1, Delay: 10 * time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.expect(t, 1, "429", "check", "--online")
+	_, out, _ := s.syncd("status")
+	if n := strings.Count(out, "cooling down"); n != 3 {
+		t.Errorf("%d of 3 budgets cool down:\n%s", n, out)
+	}
+	s.noViolations(t)
+}
+
+// TestCheckOfTwoSellers: tokens of two sellers stop their account before anything
+// is spent.
+func TestCheckOfTwoSellers(t *testing.T) {
+	t.Parallel()
+	s := newShop(t, sandbox.WorldSpec{Questions: 5}, sandbox.TokenSpec{Acc: sandbox.AccBase}, "")
+	write(t, filepath.Join(s.dir, "other.token"), s.sb.MintToken(sandbox.TokenSpec{Seller: "2f0c0b6a-5a4f-4a1c-9f0e-0c6a1d2b3c4d"}))
+	raw, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, s.config, strings.Replace(string(raw), "    token_file: wb.token\n", "    token_file: wb.token\n    tokens: {chat: {file: other.token}}\n", 1))
+	s.expect(t, 1, "belong to different sellers", "check", "--online")
+	write(t, s.config, string(raw))
+	s.expect(t, 0, "works", "check", "--online")
+	s.noViolations(t)
+}

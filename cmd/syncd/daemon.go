@@ -68,8 +68,12 @@ func (e *env) daemon(cfg *config.Config) (*daemon, error) {
 		d.base = "http://" + net.JoinHostPort(host, port)
 	}
 	d.base = strings.TrimRight(d.base, "/")
-	if u, err := url.Parse(d.base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, usageError{fmt.Errorf("%q is not the URL of a daemon, expected one such as %s", d.base, defaultServer)}
+	u, err := url.Parse(d.base)
+	if err == nil && u.User != nil {
+		return nil, usageError{errors.New("the URL of the daemon holds a user or password, which it does not take: the commands read server.api_token_file")}
+	}
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return nil, usageError{errors.New("--server or $SYNCD_SERVER is not the URL of a daemon, expected one such as " + defaultServer)}
 	}
 	return d, nil
 }

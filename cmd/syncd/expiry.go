@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"time"
 )
 
@@ -31,7 +32,7 @@ func expiryWarning(expires, now time.Time) string {
 	case left <= 24*time.Hour:
 		return "the token expires within a day" + renew
 	}
-	return fmt.Sprintf("the token expires in %d days%s", int(left.Hours()/24), renew)
+	return fmt.Sprintf("the token expires in %d days%s", int(math.Ceil(left.Hours()/24)), renew)
 }
 
 // watchExpiry warns of each token at the start, and then 30, 7 and 1 days before

@@ -38,7 +38,7 @@ func main() {
 // usageError is a mistake in the command line.
 type usageError struct{ error }
 
-// leftError says that a command did what it could and something is left; what,
+// errLeft says that a command did what it could and something is left; what,
 // it has printed already.
 var errLeft = errors.New("something is left")
 

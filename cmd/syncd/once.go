@@ -146,7 +146,7 @@ func (e *env) reportOnce(a *app, unpolled []poller.Left, undelivered []delivery.
 			}
 			items := func(action string) float64 { return of("syncd_items_total", "action", action) }
 			fmt.Fprintf(t, "%s/%s\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f\n", account.Name, s.Name, of("syncd_api_requests_total", "", ""),
-				items("created"), items("updated"), items("silent"), items("unchanged")+items("stale"))
+				items("created"), items("updated")+items("removed"), items("silent"), items("unchanged")+items("stale"))
 		}
 	}
 	fmt.Fprintln(t, "\nSINK\tDELIVERED\tWAITING")

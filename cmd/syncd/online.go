@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,7 +34,7 @@ func (e *env) checkOnline(ctx context.Context, cfg *config.Config) error {
 			for _, a := range status.Accounts {
 				pinned[a.Account] = a.Seller
 			}
-			return e.tryTokens(ctx, cfg, &leased{daemon: d}, pinned)
+			return e.tryTokens(ctx, cfg, d.reserve, pinned)
 		}
 	}
 	if !errors.Is(err, errNoDaemon) {
@@ -49,15 +50,20 @@ func (e *env) checkOnline(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	log := newLogger(e.stderr, e.getenv, cfg.Log)
-	return e.tryTokens(ctx, cfg, &ownBudget{apiclient.NewBudgets(db.Ledger(), log)}, pinned)
+	budgets := apiclient.NewBudgets(db.Ledger(), log)
+	return e.tryTokens(ctx, cfg, func(ctx context.Context, in budgetArgs) (func(time.Time), error) {
+		grant, err := reserve(ctx, budgets, in)
+		if err != nil {
+			return nil, err
+		}
+		return func(coolingUntil time.Time) { answered(grant, coolingUntil) }, nil
+	}, pinned)
 }
 
-// allowance is where a request beside the daemon gets its token from.
-type allowance interface {
-	// take returns the budgets to send one request by, and what to call when it is
-	// answered. A budget that is spent is a *sources.Error of kind BudgetWait.
-	take(ctx context.Context, r budgetArgs) (b *apiclient.Budgets, done func(), err error)
-}
+// reserver pays for one request from a seller's budget. done says that it was
+// answered, and until when the marketplace wants to be left alone, if it does. A
+// budget that is spent is a *sources.Error of kind BudgetWait.
+type reserver func(ctx context.Context, in budgetArgs) (done func(coolingUntil time.Time), err error)
 
 // budgetArgs ask the daemon for one request's worth of a seller's budget. With
 // Lease they give back what became of it.
@@ -79,50 +85,35 @@ type budgetAnswer struct {
 // budgetPatience is how long a check waits for a token that comes soon.
 const budgetPatience = 10 * time.Second
 
-// ownBudget spends from the state file.
-type ownBudget struct{ budgets *apiclient.Budgets }
-
-func (o *ownBudget) take(context.Context, budgetArgs) (*apiclient.Budgets, func(), error) {
-	return o.budgets, func() {}, nil
-}
-
-// leased spends from the running daemon.
-type leased struct{ daemon *daemon }
-
-func (l *leased) take(ctx context.Context, in budgetArgs) (*apiclient.Budgets, func(), error) {
+// reserve pays from the budgets of the running daemon.
+func (d *daemon) reserve(ctx context.Context, in budgetArgs) (done func(coolingUntil time.Time), err error) {
 	var out budgetAnswer
-	if err := l.daemon.call(ctx, http.MethodPost, "/api/v1/check", in, &out); err != nil {
-		return nil, nil, err
+	if err := d.call(ctx, http.MethodPost, "/api/v1/check", in, &out); err != nil {
+		return nil, err
 	}
 	if out.Lease == 0 {
-		return nil, nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget", Until: out.Until, Err: errors.New("spent")}
+		return nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget", Until: out.Until, Err: errors.New("spent")}
 	}
-	// The daemon has paid. A bucket that was never saved holds its one token at
-	// once, or within an interval.
-	own := apiclient.NewBudgets(forgetful{}, discard)
-	return own, func() {
-		back := budgetArgs{Lease: out.Lease}
-		for _, b := range own.Snapshot() {
-			back.CoolingTill = b.CoolingUntil
-		}
+	return func(coolingUntil time.Time) {
 		// Not heard, the daemon counts the request as answered when it must have been.
-		_ = l.daemon.call(context.WithoutCancel(ctx), http.MethodPost, "/api/v1/check", back, &out)
+		_ = d.call(context.WithoutCancel(ctx), http.MethodPost, "/api/v1/check", budgetArgs{Lease: out.Lease, CoolingTill: coolingUntil}, &out)
 	}, nil
 }
 
-// forgetful is a ledger for one request.
+// forgetful is a ledger for one request that was paid for elsewhere: a bucket that
+// was never saved holds its one token at once, or within an interval.
 type forgetful struct{}
 
 func (forgetful) Load(string) ([]byte, error) { return nil, nil }
 func (forgetful) Save(string, []byte) error   { return nil }
 
 // tryTokens prints what is known of each token and what the marketplace says.
-func (e *env) tryTokens(ctx context.Context, cfg *config.Config, from allowance, pinned map[string]string) error {
+func (e *env) tryTokens(ctx context.Context, cfg *config.Config, pay reserver, pinned map[string]string) error {
 	t := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ACCOUNT\tAPI GROUP\tSELLER\tTOKEN\tSCOPES\tEXPIRES\tRESULT")
 	left := false
 	for _, a := range cfg.Accounts {
-		m := marketplaceOf(a)
+		m, mixed := marketplaceOf(a), differentSellers(a)
 		for _, group := range groupsOf(a) {
 			facts, err := m.describe(a.Tokens[group].Reveal(), group)
 			if err != nil {
@@ -130,12 +121,14 @@ func (e *env) tryTokens(ctx context.Context, cfg *config.Config, from allowance,
 			}
 			result, good := "", false
 			switch known := pinned[a.Name]; {
+			case mixed:
+				result = "not tried: the account's tokens belong to different sellers: one account is one seller"
 			case known != "" && known != facts.Seller:
 				result = fmt.Sprintf("not tried: the account belongs to seller %s since its first use: use a new account name", known)
 			case !facts.Opens:
 				result, good = "not tried: the token does not have this category", true
 			default:
-				result, good = e.tryToken(ctx, a, group, facts, from)
+				result, good = e.tryToken(ctx, a, group, facts, pay)
 			}
 			left = left || !good
 			expires := "-"
@@ -155,18 +148,23 @@ func (e *env) tryTokens(ctx context.Context, cfg *config.Config, from allowance,
 }
 
 // tryToken sends one request, if there is a token for it.
-func (e *env) tryToken(ctx context.Context, a config.Account, group string, facts tokenFacts, from allowance) (result string, good bool) {
+func (e *env) tryToken(ctx context.Context, a config.Account, group string, facts tokenFacts, pay reserver) (result string, good bool) {
 	ctx, cancel := context.WithTimeout(ctx, budgetPatience)
 	defer cancel()
-	budgets, done, err := from.take(ctx, budgetArgs{Marketplace: a.Marketplace, Seller: facts.Seller, Group: group, TokenType: facts.TypeNumber, Share: a.BudgetShare})
+	// All that can fail without a request comes before anything is paid for.
+	own := apiclient.NewBudgets(forgetful{}, discard)
+	paid := a
+	paid.BudgetShare = 1 // of a bucket that holds the one token
+	source, err := marketplaceOf(a).open(deps{
+		log: discard, budgets: own, requests: apiclient.NewMetrics(prometheus.NewRegistry()), transport: apiclient.NewTransport(), grace: 30 * time.Second,
+	}, paid)
 	if err == nil {
-		source, openErr := marketplaceOf(a).open(deps{
-			log: discard, budgets: budgets, requests: apiclient.NewMetrics(prometheus.NewRegistry()), transport: apiclient.NewTransport(), grace: 30 * time.Second,
-		}, a)
-		if err = openErr; err == nil {
+		var done func(time.Time)
+		done, err = pay(ctx, budgetArgs{Marketplace: a.Marketplace, Seller: facts.Seller, Group: group, TokenType: facts.TypeNumber, Share: a.BudgetShare})
+		if err == nil {
 			err = source.(prober).Probe(ctx, group)
+			done(coolingUntil(own, group))
 		}
-		done()
 	}
 	if err == nil {
 		return "works", true
@@ -179,6 +177,22 @@ func (e *env) tryToken(ctx context.Context, a config.Account, group string, fact
 		return failed.Error() + ": " + failed.Hint, false
 	}
 	return failed.Error(), false
+}
+
+// coolingUntil is what the marketplace said with a 429; zero: nothing.
+func coolingUntil(budgets *apiclient.Budgets, group string) (until time.Time) {
+	for _, b := range budgets.Snapshot() {
+		if b.Budget == group {
+			until = b.CoolingUntil
+		}
+	}
+	return until
+}
+
+// differentSellers says whether the tokens of an account belong to several sellers.
+func differentSellers(a config.Account) bool {
+	tokens := tokensOf(a)
+	return slices.ContainsFunc(tokens, func(t token) bool { return t.seller != tokens[0].seller })
 }
 
 // prober is a source that can try a token with one cheap request.

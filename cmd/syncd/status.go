@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"text/tabwriter"
@@ -269,7 +270,7 @@ func (s *statusAnswer) print(w io.Writer, now time.Time) error {
 		if !b.Cooling.IsZero() {
 			next = "cooling down: " + until(now, b.Cooling)
 		}
-		fmt.Fprintf(t, "%s/%s\t%s\t%.0f\t%s\t%d\n", b.Account, b.Budget, time.Duration(b.Pause).Round(time.Millisecond), b.Tokens, next, b.Waiting)
+		fmt.Fprintf(t, "%s/%s\t%s\t%.0f\t%s\t%d\n", b.Account, b.Budget, time.Duration(b.Pause).Round(time.Millisecond), math.Floor(b.Tokens), next, b.Waiting)
 	}
 	if len(s.Sinks) > 0 {
 		fmt.Fprintln(t, "\nSINK\tTYPE\tWAITING\tOLDEST")
@@ -308,8 +309,7 @@ func (st *streamStatus) state(k streamedWalk, now time.Time) string {
 	return cmp.Or(strings.Join(out, "; "), "ok")
 }
 
-// period shows how far apart the runs really are, and what was asked for where
-// that is less.
+// period shows how far apart the runs really are.
 func period(k streamedWalk) string {
 	if k.Period == 0 {
 		return "-"

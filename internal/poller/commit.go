@@ -111,6 +111,10 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	}
 	w.count(r, p.Items, b.wakes, out, now)
 	w.report(k, page.Note, b.odd)
+	if out.OddLost > 0 && !k.lostOdd {
+		k.lostOdd = true
+		k.log.Warn("the state keeps only the newest entries that cannot be used: older ones have left it", "left", out.OddLost)
+	}
 	if settling {
 		if out.Wrote {
 			k.unsaved, k.pending = 0, 0

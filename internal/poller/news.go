@@ -48,12 +48,12 @@ func (w *worker) runNews(ctx context.Context) {
 func (w *worker) wait(ctx context.Context, t time.Time, held bool) (asked bool) {
 	for {
 		due := sleepUntil(ctx, t, w.news.wake)
+		select { // before the question: who asks from here on leaves a wake-up behind
+		case <-w.news.wake:
+		default:
+		}
 		asked := w.news.asked.Swap(false)
 		if ctx.Err() != nil || due || asked || !held {
-			select {
-			case <-w.news.wake:
-			default:
-			}
 			return asked
 		}
 	}

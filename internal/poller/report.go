@@ -43,7 +43,8 @@ type failure struct {
 func (f *failure) skippable() bool {
 	switch f.err.Kind {
 	case sources.Temporary, sources.Unreadable, sources.Rejected:
-		return f.fetching && f.err.Scope == sources.ScopeRequest
+		// A request without an answer says nothing about the page.
+		return f.fetching && f.err.Scope == sources.ScopeRequest && (f.err.Status != 0 || f.err.TooMuch)
 	}
 	return false
 }
@@ -72,10 +73,23 @@ func (w *worker) failed(k *walk, err error) time.Duration {
 	}
 	w.tell(k, e, fetching, wait)
 	if w.note(k, e, fetching, wait) {
-		k.log.Error("the same page keeps failing: if the marketplace works otherwise, it can be stepped over",
-			"request", e.Request, "hint", fmt.Sprintf("syncd state skip --account %s --stream %s", w.ID.Account, w.ID.Stream))
+		w.advise(k, e)
 	}
 	return wait
+}
+
+// advise tells the operator what can be done about a page that keeps failing.
+func (w *worker) advise(k *walk, e *sources.Error) {
+	l, _ := w.walk(k.name)
+	l.committing.Lock()
+	_, _, err := w.Source.(sources.Skipper).Skip(w.query(k).query) // a trial: it sends and moves nothing
+	l.committing.Unlock()
+	if err != nil {
+		k.log.Error("the same page keeps failing", "request", e.Request, "cannot_be_stepped_over", err)
+		return
+	}
+	k.log.Error("the same page keeps failing: if the marketplace works otherwise, it can be stepped over",
+		"request", e.Request, "hint", fmt.Sprintf("syncd state skip --account %s --stream %s", w.ID.Account, w.ID.Stream))
 }
 
 // note keeps a failure for Status and Skip. It reports whether the operator is to
@@ -95,9 +109,8 @@ func (w *worker) note(k *walk, e *sources.Error, fetching bool, wait time.Durati
 	if k.run != nil && e.Kind != sources.RateLimited {
 		k.run.failed = true
 	}
-	// A request without an answer says nothing about the page.
 	long := now.Sub(f.since) >= hintAfter && (f.times >= hintTries || now.Sub(f.since) >= time.Hour)
-	tell = long && skips && !f.told && e.Status != 0 && f.skippable()
+	tell = long && skips && !f.told && f.skippable()
 	f.told = f.told || tell
 	return tell
 }

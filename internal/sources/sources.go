@@ -65,8 +65,8 @@ type Page struct {
 	// after the last page.
 	Staged bool
 
-	// Undecodable counts the entries that could not be told apart as items, for
-	// want of an id. They are reported with their raw form.
+	// Undecodable are the entries that are no usable items, most for want of an id.
+	// They are kept and reported in their raw form.
 	Undecodable []Undecodable
 
 	// Progress is the part of the run that has been read, above 0 and up to 1, as

@@ -31,7 +31,7 @@ const slowInterval = 10 * time.Second
 // sent again within that time.
 const settle = 2 * time.Second
 
-// courtesy is how long, in a process that has just begun, the first one to come
+// courtesyLocked is how long, in a process that has just begun, the first one to come
 // to a slow bucket lets those go ahead whose turn it is: a part of its interval,
 // and long enough for everybody to have come. Without it, a token that is there
 // at the start would go to whoever is quickest, with `once` each time anew.

@@ -53,9 +53,9 @@ type Client struct {
 	base *url.URL
 	http *http.Client
 
-	mu        sync.Mutex
-	refusal   sources.Error // the last 401,
-	refusedAt time.Time     // and when it came
+	mu      sync.Mutex
+	tickets uint64
+	waiting map[uint64]context.CancelCauseFunc // for a token of the budget
 }
 
 // NewTransport returns a transport for every client of the process. Connections
@@ -96,7 +96,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.MaxBody == 0 {
 		cfg.MaxBody = 64 << 20
 	}
-	return &Client{cfg: cfg, base: base, http: &http.Client{
+	return &Client{cfg: cfg, base: base, waiting: make(map[uint64]context.CancelCauseFunc), http: &http.Client{
 		Transport:     cfg.Transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -139,23 +139,31 @@ func (r Request) flow() Flow {
 	return f
 }
 
-// refuse remembers that the token was refused: a 401 stops the API group, those
-// included that wait for a token of its budget.
-func (c *Client) refuse(failure sources.Error) {
+// wait returns a context for who waits for a token of the budget: it ends with the
+// refusal of a 401, which stops the API group and so those that wait, before they
+// spend anything.
+func (c *Client) wait(ctx context.Context) (waiting context.Context, done func()) {
+	waiting, cancel := context.WithCancelCause(ctx)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refusal, c.refusedAt = failure, time.Now()
+	c.tickets++
+	ticket := c.tickets
+	c.waiting[ticket] = cancel
+	c.mu.Unlock()
+	return waiting, func() {
+		c.mu.Lock()
+		delete(c.waiting, ticket)
+		c.mu.Unlock()
+		cancel(nil)
+	}
 }
 
-// refusedSince returns the refusal that a request came before, or nil.
-func (c *Client) refusedSince(came time.Time) error {
+// refuse sends those away that wait.
+func (c *Client) refuse(refusal error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.refusedAt.IsZero() || came.After(c.refusedAt) {
-		return nil
+	for _, cancel := range c.waiting {
+		cancel(refusal)
 	}
-	failure := c.refusal
-	return &failure
 }
 
 // oneAttempt is an empty body that net/http cannot send twice. Its transport
@@ -171,14 +179,11 @@ func (oneAttempt) Close() error             { return nil }
 // ctx's while waiting for the budget. When ctx ends with the request in flight,
 // the request may still finish within the grace period.
 func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
-	came := time.Now()
-	grant, err := c.cfg.Bucket.Acquire(ctx, r.flow())
+	waiting, done := c.wait(ctx)
+	grant, err := c.cfg.Bucket.Acquire(waiting, r.flow())
+	done()
 	if err != nil {
 		return Response{}, err
-	}
-	if refusal := c.refusedSince(came); refusal != nil {
-		grant.Answered(Answer{Remaining: -1}) // nothing was sent; the token is not worth the trouble
-		return Response{}, refusal
 	}
 	c.cfg.Metrics.waited(c.cfg.Marketplace, c.cfg.Budget, grant.Waited)
 
@@ -220,7 +225,7 @@ func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
 		failure := c.refused(ctx, resp, answer)
 		err := c.failed(r, failure)
 		if failure.Kind == sources.Unauthorized {
-			c.refuse(*failure)
+			c.refuse(err)
 		}
 		return Response{}, err
 	}
