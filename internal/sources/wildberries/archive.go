@@ -32,6 +32,7 @@ type archiveRun struct {
 	Suspect int   `json:"suspect,omitempty"` // see span
 	Astray  int   `json:"astray,omitempty"`  // pages that were empty where there had been entries
 	Mixed   bool  `json:"mixed,omitempty"`   // the order asked for is ignored
+	Stepped int   `json:"stepped,omitempty"` // entries that were stepped over in a row, since none of them can be sent
 }
 
 // archiveGlance is how many entries are asked for where that is probably enough.
@@ -69,7 +70,7 @@ func (a *archiveRun) after(h *habits, p seen, d *dated) (end bool, note string) 
 		a.Suspect = 0
 	}
 	full := h.full(p)
-	if !full && h.suspicious(p) {
+	if !full && h.suspicious(p, false) {
 		full, a.Suspect = true, p.got
 	}
 	fresh := p.got
@@ -127,7 +128,9 @@ func (c *Client) archivePage(ctx context.Context, q sources.Query, d *dated, a *
 	if a.Asc {
 		order = "dateAsc"
 	}
-	l, p, err := c.datedPage(ctx, q, *d.archive, url.Values{"take": {strconv.Itoa(take)}, "skip": {strconv.Itoa(a.Skip)}, "order": {order}}, archiveKey(q), take)
+	l, p, err := c.datedPage(ctx, q, *d.archive, url.Values{"take": {strconv.Itoa(take)}, "skip": {strconv.Itoa(a.Skip)}, "order": {order}}, take)
+	err = ofThisMethod(err)
+	c.sizes.asked(archiveKey(q), take, err)
 	if err != nil {
 		e, ok := errors.AsType[*sources.Error](err)
 		if ok && a.Skip > 0 && (e.Status == http.StatusBadRequest || e.Status == http.StatusUnprocessableEntity) {
@@ -136,7 +139,11 @@ func (c *Client) archivePage(ctx context.Context, q sources.Query, d *dated, a *
 		}
 		return listing{}, false, "", err
 	}
-	end, note = a.after(h, p, d)
+	stepped := a.Stepped > 0
+	a.Stepped = 0
+	if end, note = a.after(h, p, d); stepped && note == "" {
+		note = steppedNote(d)
+	}
 	return l, end, note, nil
 }
 

@@ -151,34 +151,126 @@ func TestArchiveThatEnds(t *testing.T) {
 	}
 }
 
-// TestArchiveRefusalIsNoEnd: a refusal at the very beginning, and other failures, are
-// errors and not the end of the archive.
+// TestArchiveRefusalIsNoEnd: what says nothing about the archive is an error, and not
+// its end.
 func TestArchiveRefusalIsNoEnd(t *testing.T) {
-	for _, status := range []int{400, 422, 500, 401, 429} {
-		for _, after := range []int{0, 3} {
+	for _, walk := range []sources.Walk{sources.News, sources.Sweep, sources.Full, sources.Backfill} {
+		for _, status := range []int{401, 402, 429} {
 			synctest.Test(t, bubble(func(t *testing.T) {
 				l := &lists{stream: wildberries.Feedbacks, take: 20, skip: 1000, depth: 1020, items: archived(200, time.Hour)}
-				l.fail = func(r *http.Request) int {
-					if strings.HasSuffix(r.URL.Path, "/archive") && l.paths["/archive"] > after {
-						return status
-					}
-					return 0
-				}
-				rd := l.reader(t, sources.Full)
-				var err error
-				var page sources.Page
-				for i := 0; err == nil && !page.Done && i < 20; i++ {
+				l.fail = onArchive(l, 0, status)
+				rd := l.reader(t, walk)
+				for range 20 {
 					q := rd.query
 					q.Cursor, q.Now = rd.cursor, time.Now()
-					page, err = rd.source.Fetch(t.Context(), q)
-					rd.cursor = page.Cursor
+					page, err := rd.source.Fetch(t.Context(), q)
+					if err != nil {
+						return
+					}
+					if rd.cursor = page.Cursor; page.Done {
+						break
+					}
 				}
-				if err == nil {
-					t.Errorf("%d after %d pages: no error", status, after)
-				}
+				t.Errorf("%s: %d was taken for the end", walk, status)
 			}))
 		}
 	}
+}
+
+// onArchive fails the requests to the archive that come after the first ones.
+func onArchive(l *lists, after, status int) func(*http.Request) int {
+	return func(r *http.Request) int {
+		if strings.HasSuffix(r.URL.Path, "/archive") && l.paths["/archive"] > after {
+			return status
+		}
+		return 0
+	}
+}
+
+// TestListsWithoutTheArchive: an archive that fails, from the beginning or later, holds
+// up no list in any walk, and is not asked for with every run of the news. Once it
+// works again all of it is read, back to where the first run would have gone.
+func TestListsWithoutTheArchive(t *testing.T) {
+	for _, walk := range []sources.Walk{sources.News, sources.Sweep, sources.Full, sources.Backfill} {
+		for _, status := range []int{400, 403, 404, 422, 500, 503} {
+			for _, after := range []int{0, 3} {
+				t.Run(fmt.Sprint(walk, status, " after ", after), func(t *testing.T) {
+					synctest.Test(t, bubble(func(t *testing.T) {
+						if after > 0 && walk == sources.Sweep {
+							return // its head is one page
+						}
+						l := &lists{stream: wildberries.Feedbacks, take: 20, skip: 1000, depth: 1020, items: archived(200, time.Hour)}
+						l.items = append(l.items, &listItem{id: "listed", created: ago(4 * time.Hour)})
+						l.fail = onArchive(l, after, status)
+						rd := l.reader(t, walk)
+						rd.query.Since = ago(150 * time.Hour)
+						begin := time.Now()
+						for i := range 34 {
+							it := &listItem{id: fmt.Sprint("new", i), created: ago(0), answered: i%2 == 0}
+							l.items = append(l.items, it)
+							before := l.n
+							if _, failed := stubborn(t, rd); failed > 12 || walk == sources.News && failed > 0 {
+								t.Fatalf("run %d: %d failures", i, failed)
+							}
+							if walk != sources.Sweep && rd.seen[it.id] == 0 || rd.seen["listed"] == 0 {
+								t.Fatalf("run %d: the lists were not read", i)
+							}
+							if took := l.n - before; walk == sources.News && i > 0 && took > 3 {
+								t.Fatalf("run %d took %d requests", i, took)
+							}
+							time.Sleep(15 * time.Second)
+						}
+						asked := l.paths["/archive"] - after
+						if walk == sources.News && (asked > 5 || asked < 3) {
+							t.Errorf("the archive was asked for %d times in %s", asked, time.Since(begin))
+						}
+						if notes := slices.Compact(slices.Clone(rd.notes)); len(notes) != 1 || !strings.Contains(notes[0], "archive of feedbacks cannot be read (answer "+fmt.Sprint(status)) {
+							t.Errorf("notes %q", notes)
+						}
+						if l.fail = nil; walk == sources.Backfill {
+							return
+						}
+						for range 10 {
+							stubborn(t, rd)
+							time.Sleep(10 * time.Minute)
+						}
+						for _, it := range l.items {
+							if rd.seen[it.id] == 0 && !it.created.Before(rd.query.Since) && walk != sources.Sweep {
+								t.Errorf("%s was not read once the archive was back", it.id)
+							}
+						}
+						if walk == sources.Sweep && rd.seen["archived0"] == 0 {
+							t.Error("the head was not read once the archive was back")
+						}
+						before := l.paths["/archive"]
+						if rd.run(); walk == sources.News && l.paths["/archive"] != before {
+							t.Error("the archive is read again")
+						}
+					}))
+				})
+			}
+		}
+	}
+}
+
+// TestListsBetweenPagesOfTheArchive: by a small budget its history takes days; the
+// lists have their turn after every page.
+func TestListsBetweenPagesOfTheArchive(t *testing.T) {
+	synctest.Test(t, bubble(func(t *testing.T) {
+		l := &lists{stream: wildberries.Feedbacks, take: 20, skip: 1000, depth: 1020, items: archived(300, time.Hour)}
+		rd := newReader(t, l.open(t, 1), l.stream, time.Time{}, threeHours) // 5 requests an hour
+		for i := range 40 {
+			if got, _ := rd.run(); got > 4 {
+				t.Fatalf("run %d took %d requests", i, got)
+			}
+		}
+		if ids := missing(rd, l.items); len(ids) > 0 {
+			t.Errorf("not read %v", ids)
+		}
+		if got, _ := rd.run(); got != 2 {
+			t.Errorf("the archive is read again: %d requests", got)
+		}
+	}))
 }
 
 // TestArchiveWithoutOrder: all of it is read, and that its order is not the one asked

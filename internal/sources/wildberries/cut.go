@@ -33,9 +33,11 @@ func (h *habits) full(p seen) bool {
 }
 
 // suspicious says whether a page that is not full may have been cut. Whether it was
-// shows in what follows it; settle takes that in.
-func (h *habits) suspicious(p seen) bool {
-	return p.got >= leastCap && (p.got > h.Whole || p.now >= h.WholeAt+wholeForSeconds)
+// shows in what follows it; settle takes that in. tight is a page of one second:
+// were that many the most that the server sends, each later one would show the very
+// same, however many came to be behind it.
+func (h *habits) suspicious(p seen, tight bool) bool {
+	return p.got >= leastCap && (p.got > h.Whole || tight && p.got == h.Whole || p.now >= h.WholeAt+wholeForSeconds)
 }
 
 func (h *habits) settle(suspect int, more bool, now int64) {
@@ -50,6 +52,7 @@ func (h *habits) settle(suspect int, more bool, now int64) {
 type seen struct {
 	asked, got     int   // entries, odd ones included
 	oldest, newest int64 // 0: no item says when it was
+	tail           int   // items of its last second and of the one before
 	rises, falls   int   // steps up and down in time from one item to the next
 	keys           []uint64
 	now            int64
@@ -72,6 +75,11 @@ func look(l listing, asked int) seen {
 			p.falls++
 		}
 		last, p.oldest, p.newest = s, min(p.oldest, s), max(p.newest, s)
+	}
+	for _, item := range l.items {
+		if !item.Created.IsZero() && item.Created.Unix() >= p.newest-1 {
+			p.tail++
+		}
 	}
 	return p
 }

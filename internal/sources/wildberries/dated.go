@@ -43,18 +43,18 @@ func (d *dated) deeper(skip int) int { return min(d.skip, d.depth-1) - skip }
 // news goes on with it for a minute at most, and does without it where it fails: the
 // lists never wait for it.
 type datedCursor struct {
-	V       int       `json:"v"`
-	Newest  int64     `json:"newest,omitempty"` // News: up to here both lists have been read; never moves back
-	Since   int64     `json:"since,omitempty"`  // News, Backfill: Query.Since as it was when the reading began; 0: the oldest item
-	habits            // of the lists
-	Archive habits    `json:"archive,omitzero"`
+	V       int         `json:"v"`
+	Newest  int64       `json:"newest,omitempty"` // News: up to here both lists have been read; never moves back
+	Since   int64       `json:"since,omitempty"`  // News, Backfill: Query.Since as it was when the reading began; 0: the oldest item
+	habits              // of the lists
+	Archive habits      `json:"archive,omitzero"`
 	History bool        `json:"history,omitempty"` // News: the archive has been read
 	Past    *archiveRun `json:"past,omitempty"`    // News: how far it has been, by runs that are over
 	Fails   int         `json:"fails,omitempty"`   // News: how often in a row it could not be,
 	Retry   int64       `json:"retry,omitempty"`   // and when it is asked for again
-	Gap     bool      `json:"gap,omitempty"`     // it has been said that the archive does not show everything
-	Holes   []hole    `json:"holes,omitempty"`
-	Run     *datedRun `json:"run,omitempty"` // the run that is going on
+	Gap     bool        `json:"gap,omitempty"`     // it has been said that the archive does not show everything
+	Holes   []hole      `json:"holes,omitempty"`
+	Run     *datedRun   `json:"run,omitempty"` // the run that is going on
 }
 
 // datedRun is one run. It is kept with the pages, so that a run that was cut
@@ -105,7 +105,7 @@ func (c *datedCursor) begin(q sources.Query, d *dated, earliest, latest time.Tim
 		}
 	}
 	switch {
-	case !archive || q.Walk == sources.News && (c.History || latest.Unix() < c.Retry):
+	case !archive || q.Walk == sources.News && (c.History || latest.Unix() < c.Retry && c.Retry <= latest.Unix()+archiveRetryMost):
 	case q.Walk == sources.News && c.Past != nil:
 		r.Last, c.Past = c.Past, nil
 	case q.Walk == sources.News && c.Since > 0:
@@ -330,14 +330,15 @@ func (c *Client) listPage(ctx context.Context, q sources.Query, d *dated, answer
 	if s.To > 0 {
 		params.Set("dateTo", strconv.FormatInt(s.To, 10))
 	}
-	return c.datedPage(ctx, q, d.lists, params, sizeKey(q), take)
+	l, p, err := c.datedPage(ctx, q, d.lists, params, take)
+	c.sizes.asked(sizeKey(q), take, err)
+	return l, p, err
 }
 
 // datedPage sends a request for take entries, and says what its page showed. The
-// items come back in the order in which they happened. key is that of its page size.
-func (c *Client) datedPage(ctx context.Context, q sources.Query, e endpoint, params url.Values, key string, take int) (listing, seen, error) {
+// items come back in the order in which they happened.
+func (c *Client) datedPage(ctx context.Context, q sources.Query, e endpoint, params url.Values, take int) (listing, seen, error) {
 	l, err := c.list(ctx, q, e, params)
-	c.sizes.asked(key, take, err)
 	if err != nil {
 		return listing{}, seen{}, err
 	}

@@ -88,6 +88,57 @@ func TestDenseSeconds(t *testing.T) {
 	}
 }
 
+// TestCutSeconds: a server that cuts pages without a word, with more items in one
+// second than it sends, hides neither the rest of them nor what comes later, in
+// either list, be it there from the beginning or come while the news are read.
+func TestCutSeconds(t *testing.T) {
+	for _, cut := range []int{50, 100, 500} {
+		for _, n := range []int{cut - 1, cut, cut + 1, 2*cut - 10, 5*cut + 7} {
+			for _, before := range []int{0, 3, 200} {
+				for _, live := range []bool{false, true} {
+					t.Run(fmt.Sprintf("cut to %d, %d in a second, %d before, live %v", cut, n, before, live), func(t *testing.T) {
+						synctest.Test(t, bubble(func(t *testing.T) {
+							l := &lists{cut: cut}
+							at := ago(2 * time.Hour)
+							add := func(id string, at time.Time) {
+								for list, answered := range []bool{false, true} {
+									l.items = append(l.items, &listItem{id: fmt.Sprint(id, " ", list), created: at, answered: answered})
+								}
+							}
+							for i := range before {
+								add(fmt.Sprint("before", i), at.Add(-time.Duration(i+1)*time.Minute))
+							}
+							rd := l.reader(t, sources.News)
+							rd.limit = 100
+							if live {
+								for range 3 {
+									rd.run()
+									time.Sleep(15 * time.Second)
+								}
+								at = ago(0)
+							}
+							for i := range n {
+								add(fmt.Sprint("same", i), at)
+							}
+							time.Sleep(2 * time.Second)
+							rd.run()
+							for i := range 3 {
+								time.Sleep(15 * time.Second)
+								add(fmt.Sprint("later", i), ago(time.Second))
+								add(fmt.Sprint("twin", i), at)
+								rd.run()
+							}
+							if ids := missing(rd, l.items); len(ids) > 0 || len(rd.notes) > 0 {
+								t.Errorf("%d of %d were not read, %q among them; notes %q", len(ids), len(l.items), ids[:min(len(ids), 9)], rd.notes)
+							}
+						}))
+					})
+				}
+			}
+		}
+	}
+}
+
 // TestFullPageOfOneSecond: 5,000 feedbacks and more of one second, which are one page
 // and more, some of which move to the other list while they are paged.
 func TestFullPageOfOneSecond(t *testing.T) {

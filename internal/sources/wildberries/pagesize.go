@@ -20,7 +20,7 @@ type pageSizes struct {
 
 type pageSize struct {
 	most, successes int
-	failures        int // in a row
+	failed, row     int // so many entries were asked for when it failed last, so often in a row; 0: it has worked since
 }
 
 func sizeKey(q sources.Query) string { return q.Stream + "/" + string(q.Walk) }
@@ -46,12 +46,12 @@ func (s *pageSizes) narrow(key string) (n int, err error) {
 	return 1, nil
 }
 
-// failing is how many entries the next try asks for, and how many have failed in a
-// row; 0: the last one worked.
-func (s *pageSizes) failing(key string) (most, row int) {
+// failing is how many entries were asked for by the last request, and how many have
+// failed in a row; 0: that one worked.
+func (s *pageSizes) failing(key string) (failed, row int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.sizes[key].most, s.sizes[key].failures
+	return s.sizes[key].failed, s.sizes[key].row
 }
 
 // asked takes in how a request for n entries went.
@@ -62,7 +62,7 @@ func (s *pageSizes) asked(key string, n int, err error) {
 	switch {
 	case err == nil && small:
 		size.successes++
-		size.failures = 0
+		size.failed, size.row = 0, 0
 		if size.most <<= 2 * size.successes; size.most >= 1<<20 {
 			delete(s.sizes, key)
 			return
@@ -72,7 +72,7 @@ func (s *pageSizes) asked(key string, n int, err error) {
 		if s.sizes == nil {
 			s.sizes = make(map[string]pageSize)
 		}
-		s.sizes[key] = pageSize{most: max(n/4, 1), failures: size.failures + 1}
+		s.sizes[key] = pageSize{most: max(n/4, 1), failed: n, row: size.row + 1}
 	}
 }
 

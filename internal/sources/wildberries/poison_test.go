@@ -103,16 +103,28 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// TestPoisonInTheArchive.
+// TestPoisonInTheArchive: an entry of it that the marketplace cannot send hides no other.
 func TestPoisonInTheArchive(t *testing.T) {
 	for _, poison := range []int{0, 77, 299} {
 		synctest.Test(t, bubble(func(t *testing.T) {
 			l := &lists{stream: wildberries.Feedbacks, items: archived(300, time.Hour)}
 			l.poison = map[string]bool{fmt.Sprint("archived", poison): true}
-			rd := l.reader(t, sources.Full)
-			leftOut, _ := stubborn(t, rd)
-			if ids := missing(rd, l.items); len(ids) != 1 || len(leftOut) != 1 || !strings.Contains(leftOut[0], "archive") {
-				t.Errorf("not read %v, left out %q", ids, leftOut)
+			for _, walk := range []sources.Walk{sources.Full, sources.Backfill} {
+				rd := l.reader(t, walk)
+				leftOut, _ := stubborn(t, rd)
+				if ids := missing(rd, l.items); len(ids) != 1 || len(leftOut) > 0 || len(rd.notes) != 1 || !strings.Contains(rd.notes[0], "stepped over") {
+					t.Errorf("%s: not read %v, left out %q, notes %q", walk, ids, leftOut, rd.notes)
+				}
+			}
+			// The news try it for hours before.
+			rd := l.reader(t, sources.News)
+			begin := time.Now()
+			for len(missing(rd, l.items)) > 1 && time.Since(begin) < 24*time.Hour {
+				rd.run()
+				time.Sleep(15 * time.Second)
+			}
+			if ids, took := missing(rd, l.items), time.Since(begin); len(ids) != 1 || poison < 299 && took < time.Hour {
+				t.Errorf("news: not read %v after %s", ids, took)
 			}
 		}))
 	}

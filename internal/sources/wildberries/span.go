@@ -22,7 +22,8 @@ type span struct {
 	End  int64 `json:"end,omitempty"`  // where the reading ends; 0: at the last item
 	offset
 	Unordered bool `json:"unordered,omitempty"` // the order asked for is ignored
-	Suspect   int  `json:"suspect,omitempty"`   // items of the last page, if that may have been cut
+	Suspect   int  `json:"suspect,omitempty"`   // items of the last page, if that may have been cut,
+	Tail      int  `json:"tail,omitempty"`      // and how many of them the next one shows again
 }
 
 // hole is a time that is not asked for any more, since an entry in it cannot be
@@ -55,25 +56,32 @@ func (s *span) after(h *habits, p seen, d *dated, holes []hole) (end bool, note 
 	} else if p.rises >= inOrder {
 		h.Ordered = true
 	}
-	if s.Suspect > 0 { // this page begins where the suspect one ended
-		more := p.newest > s.From+1
-		if s.Skip > 0 {
-			more = p.got > overlap(s.Suspect)
-		}
-		h.settle(s.Suspect, more, p.now)
-		s.Suspect = 0
-	}
+	suspect := s.Suspect
+	s.Suspect = 0
 	if !s.follows(p) {
 		s.retreat()
 		return false, ""
 	}
+	if suspect > 0 { // this page begins where the suspect one ended
+		filtered := p.oldest >= s.From-1
+		more := p.newest > s.From+1 || filtered && p.got > s.Tail
+		if s.Skip > 0 {
+			more = p.got > overlap(suspect)
+		}
+		// As many of the same second again may have been cut as well.
+		if more || s.Skip > 0 || p.got < suspect || !filtered {
+			h.settle(suspect, more, p.now)
+		}
+	}
 	full := h.full(p)
-	if !full && h.suspicious(p) {
-		full, s.Suspect = true, p.got
+	if !full && h.suspicious(p, p.newest > 0 && p.newest-p.oldest <= 1) {
+		full, s.Suspect, s.Tail = true, p.got, p.tail
 	}
 	// A page of one second does not show an order, nor does a very small one. Where
-	// none was ever proven, halving the window is right in every order.
+	// none was ever proven, paging by skip as far as that goes, and then halving the
+	// window, is right in every order.
 	ordered := !s.Unordered && h.Ordered
+	deeper := d.reaches(s.Skip+p.got-overlap(p.got)) && !s.repeats(p)
 	switch {
 	case !full && s.To == s.End:
 		return true, ""
@@ -83,10 +91,12 @@ func (s *span) after(h *habits, p seen, d *dated, holes []hole) (end bool, note 
 		return true, fmt.Sprintf("a page of %d %s holds none of the time asked for (dateFrom=%d): what comes after them cannot be asked for", p.got, d.name, s.From)
 	case s.Suspect > 0 && !ordered:
 		s.advance(p) // what follows the page shows whether it was cut
+	case !s.Unordered && !ordered && deeper:
+		s.advance(p)
 	case !ordered && s.split(p.now):
 	case ordered && p.newest-1 > s.From:
 		s.From, s.offset = p.newest-1, offset{}
-	case d.reaches(s.Skip+p.got-overlap(p.got)) && !s.repeats(p):
+	case deeper:
 		s.advance(p)
 	default:
 		note = fmt.Sprintf("more than %d %s were created around %s: the API cannot show the rest of them", s.Skip+p.got, d.name, date(p.newest))

@@ -380,15 +380,8 @@ func (c *Client) sweep(ctx context.Context, q sources.Query, d *dated) (sources.
 		}
 		page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, cur.after(d, p)
 	} else {
-		l, end, note, err := c.archivePage(ctx, q, d, r.Head, &cur.Archive)
-		if err != nil {
+		if page, err = c.sweepArchive(ctx, q, d, &cur, page); err != nil {
 			return sources.Page{}, err
-		}
-		page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, note
-		// In an order of its own the archive's head says nothing: see Full.
-		if end || r.Head.Mixed {
-			began, _ := c.present(page.Began)
-			r.Head, cur.Head = nil, began.Unix()
 		}
 	}
 	if _, _, counting := cur.asks(); !counting && len(r.Read) == 0 && r.Head == nil {
@@ -405,11 +398,6 @@ func countless(err error) bool {
 	if !ok {
 		return false
 	}
-	switch e.Kind {
-	case sources.Rejected, sources.Unreadable:
-		return true
-	case sources.Forbidden:
-		return e.Scope == sources.ScopeStream
-	}
-	return false
+	// A 403 as well, whatever it says: the lists would meet it if it were about more.
+	return e.Kind == sources.Rejected || e.Kind == sources.Unreadable || e.Kind == sources.Forbidden
 }
