@@ -177,6 +177,9 @@ func (e *env) reportOnce(a *app, unpolled []poller.Left, undelivered []delivery.
 		fmt.Fprintf(out, "  stream %s%s: %v\n", l.Stream, what, l.Err)
 	}
 	for _, l := range undelivered {
+		if l.Events == 0 {
+			continue // interrupted before it was looked
+		}
 		fmt.Fprintf(out, "  sink %s: %d events: %v\n", l.Sink, l.Events, l.Err)
 	}
 	return errLeft

@@ -128,7 +128,9 @@ func (e *env) tryTokens(ctx context.Context, cfg *config.Config, pay reserver, p
 			case !facts.Opens:
 				result, good = "not tried: the token does not have this category", true
 			default:
-				result, good = e.tryToken(ctx, a, group, facts, pay)
+				if result, good, err = e.tryToken(ctx, a, group, facts, pay); err != nil {
+					return err
+				}
 			}
 			left = left || !good
 			expires := "-"
@@ -147,8 +149,9 @@ func (e *env) tryTokens(ctx context.Context, cfg *config.Config, pay reserver, p
 	return nil
 }
 
-// tryToken sends one request, if there is a token for it.
-func (e *env) tryToken(ctx context.Context, a config.Account, group string, facts tokenFacts, pay reserver) (result string, good bool) {
+// tryToken sends one request, if there is a token for it. Its error is that the
+// daemon gives none.
+func (e *env) tryToken(ctx context.Context, a config.Account, group string, facts tokenFacts, pay reserver) (result string, good bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, budgetPatience)
 	defer cancel()
 	// All that can fail without a request comes before anything is paid for.
@@ -167,16 +170,19 @@ func (e *env) tryToken(ctx context.Context, a config.Account, group string, fact
 		}
 	}
 	if err == nil {
-		return "works", true
+		return "works", true, nil
+	}
+	if refusal, ok := errors.AsType[*refusedError](err); ok {
+		return "", false, refusal // the daemon's, and the same for all tokens
 	}
 	failed := sources.AsError(err)
 	switch {
 	case failed.Kind == sources.BudgetWait:
-		return "not tried, next at " + failed.Until.Local().Format("15:04"), false
+		return "not tried, next at " + failed.Until.Local().Format("15:04"), false, nil
 	case failed.Hint != "":
-		return failed.Error() + ": " + failed.Hint, false
+		return failed.Error() + ": " + failed.Hint, false, nil
 	}
-	return failed.Error(), false
+	return failed.Error(), false, nil
 }
 
 // coolingUntil is what the marketplace said with a 429; zero: nothing.

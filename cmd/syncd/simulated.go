@@ -37,6 +37,7 @@ type simulatedConfig struct {
 	start    string
 	listen   string // server.listen
 	log      string // log.level
+	acc      int    // type of the tokens; 0: personal
 }
 
 // write writes the configuration and its token files, and returns its path. It
@@ -50,7 +51,7 @@ func (c simulatedConfig) write(sb *sandbox.Sandbox) (string, error) {
 	for i, w := range sb.Worlds() {
 		name := fmt.Sprintf("shop-%c", 'a'+i)
 		file := name + ".token"
-		token := sb.MintToken(sandbox.TokenSpec{Seller: w.ID()})
+		token := sb.MintToken(sandbox.TokenSpec{Seller: w.ID(), Acc: c.acc})
 		files[file] = token + "\n"
 		fmt.Fprintf(&b, "  - name: %s    # %s\n    marketplace: wildberries\n    token_file: %s\n    start: %s\n", name, w.Name(), file, c.start)
 		fmt.Fprintf(&b, "    endpoints: {feedbacks: %[1]s, chat: %[1]s, returns: %[1]s}\n", c.url)
@@ -85,7 +86,7 @@ func writeNew(path, content string) error {
 }
 
 func newSandbox(e *env) *cobra.Command {
-	listen, dir := "127.0.0.1:9470", ""
+	listen, dir, tokens := "127.0.0.1:9470", "", "personal"
 	seed := uint64(1)
 	cmd := &cobra.Command{
 		Use: "sandbox", Short: "Run the simulated marketplaces alone", Args: noArgs,
@@ -101,16 +102,24 @@ shows what it has seen; POST /_sandbox/faults makes it fail on purpose, for exam
 
 It has no password: keep it on loopback.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return e.sandbox(cmd.Context(), listen, dir, seed)
+			acc, ok := tokenTypes[tokens]
+			if !ok {
+				return usageError{fmt.Errorf("--tokens %q: expected base, test, personal or service", tokens)}
+			}
+			return e.sandbox(cmd.Context(), listen, dir, seed, acc)
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", listen, "`address` to serve on")
+	cmd.Flags().StringVar(&tokens, "tokens", tokens, "`type` of the tokens: base, test, personal or service")
 	cmd.Flags().Uint64Var(&seed, "seed", seed, "`number` that decides what is in the world")
 	cmd.Flags().StringVar(&dir, "dir", dir, "`directory` for its configuration, empty or new (default: a new one in the temporary directory)")
 	return cmd
 }
 
-func (e *env) sandbox(ctx context.Context, listen, dir string, seed uint64) error {
+// tokenTypes are those of Wildberries by name.
+var tokenTypes = map[string]int{"base": sandbox.AccBase, "test": sandbox.AccTest, "personal": sandbox.AccPersonal, "service": sandbox.AccService}
+
+func (e *env) sandbox(ctx context.Context, listen, dir string, seed uint64, acc int) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	sb, err := sandbox.New(sandbox.Demo(seed))
@@ -126,7 +135,7 @@ func (e *env) sandbox(ctx context.Context, listen, dir string, seed uint64) erro
 		return err
 	}
 	url := "http://" + l.Addr().String()
-	path, err := simulatedConfig{dir: dir, url: url, start: "beginning", listen: "127.0.0.1:9469", log: "info"}.write(sb)
+	path, err := simulatedConfig{dir: dir, url: url, start: "beginning", listen: "127.0.0.1:9469", log: "info", acc: acc}.write(sb)
 	if err != nil {
 		return err
 	}

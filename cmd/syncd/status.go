@@ -144,18 +144,20 @@ func (a *app) status() any {
 		}
 		out.Accounts = append(out.Accounts, s)
 	}
-	for _, s := range a.poller.Status() {
-		out.Streams = append(out.Streams, showStream(s))
-	}
+	free := make(map[[2]string]time.Time) // when an account's budget allows the next request
 	for _, b := range a.budgets.Snapshot() {
 		next := b.Next
 		if !next.After(time.Now()) {
 			next = time.Time{}
 		}
+		free[[2]string{b.Account, b.Budget}] = next
 		out.Budgets = append(out.Budgets, budgetStatus{
 			Account: b.Account, Budget: b.Budget, Seller: b.Key.Seller, Interval: seconds(b.Limit.Interval), Burst: b.Limit.Burst,
 			Pause: seconds(b.Pause), Tokens: b.Tokens, Next: utc(next), Cooling: utc(b.CoolingUntil), Waiting: b.Waiting,
 		})
+	}
+	for _, s := range a.poller.Status() {
+		out.Streams = append(out.Streams, showStream(s, free[[2]string{s.Stream.Account, s.Group}]))
 	}
 	for _, s := range a.cfg.Sinks {
 		shown := sinkStatus{Sink: s.Name, Type: string(s.Type)}
@@ -167,7 +169,9 @@ func (a *app) status() any {
 	return out
 }
 
-func showStream(s poller.StreamStatus) streamStatus {
+// showStream renders a stream; free is when its budget allows the next request, if
+// that is later than now.
+func showStream(s poller.StreamStatus, free time.Time) streamStatus {
 	out := streamStatus{
 		Account: s.Stream.Account, Stream: s.Stream.Stream, Marketplace: s.Marketplace, Schedule: s.Schedule, FirstWalk: "going on",
 		Blocked: utc(s.Blocked), Behind: seconds(s.Behind), BehindSince: utc(s.BehindSince),
@@ -185,6 +189,10 @@ func showStream(s poller.StreamStatus) streamStatus {
 			shown.Next = time.Time{}
 		case s.Blocked.After(w.Next) && !w.Next.IsZero():
 			shown.Next = utc(s.Blocked)
+		}
+		// News that is due and has no other reason to wait waits for the budget.
+		if w.Walk == sources.News && w.Next.IsZero() && shown.Waiting.IsZero() && s.Stopped == nil && s.Blocked.IsZero() && time.Until(free) > time.Second {
+			shown.Waiting = utc(free)
 		}
 		if w.Request != nil {
 			shown.Since = utc(w.Request.Since)
@@ -294,6 +302,9 @@ func (st *streamStatus) state(k streamedWalk, now time.Time) string {
 	if !k.Since.IsZero() {
 		out = append(out, "since "+k.Since.Format(time.DateOnly))
 	}
+	if (k.Walk == sources.Sweep || k.Walk == sources.Full) && st.FirstWalk != "complete" {
+		out = append(out, "begins after the first reading")
+	}
 	if st.Stopped != "" {
 		out = append(out, st.Stopped)
 	}
@@ -302,6 +313,9 @@ func (st *streamStatus) state(k streamedWalk, now time.Time) string {
 	}
 	if k.Walk == sources.News && st.Behind > 0 {
 		out = append(out, "behind by "+about(time.Duration(st.Behind)))
+	}
+	if !k.Waiting.IsZero() {
+		out = append(out, "waiting for the budget, "+until(now, k.Waiting)+" at the earliest")
 	}
 	if f := k.Failure; f != nil {
 		out = append(out, fmt.Sprintf("failing for %s: %s", about(now.Sub(f.Since)), f.Text))
