@@ -30,7 +30,8 @@ func (e *env) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(e.stderr, e.getenv, cfg.Log)
+	show := newProgress(e.stderr)
+	log := newLogger(show.Log(), e.getenv, cfg.Log)
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	hup := make(chan os.Signal, 1)
@@ -47,7 +48,7 @@ func (e *env) run(ctx context.Context) error {
 		}
 	}()
 
-	a, err := build(cfg, log, e.stdout, false)
+	a, err := build(cfg, log, e.stdout, show.terminal)
 	if err != nil {
 		return err
 	}
@@ -61,7 +62,15 @@ func (e *env) run(ctx context.Context) error {
 	}
 	log.Info("syncd is running", "version", version().version, "accounts", len(cfg.Accounts), "streams", a.streams,
 		"sinks", len(cfg.Sinks), "state", cfg.State.Path, "listen", cfg.Server.Listen)
+	showing, hide := context.WithCancel(ctx)
+	shown := make(chan struct{})
+	go func() {
+		defer close(shown)
+		show.Run(showing, a.history)
+	}()
 	err = a.serve(ctx, server)
+	hide()
+	<-shown
 	if errors.Is(err, errSlowShutdown) {
 		return err // what still runs holds the state open
 	}

@@ -210,10 +210,21 @@ func showStream(s poller.StreamStatus, free time.Time) streamStatus {
 
 // going is what a progress bar shows.
 func (a *app) going() []work {
+	return a.walks(func(poller.StreamStatus, poller.WalkStatus) bool { return true })
+}
+
+// history is what of it a daemon's shows: first walks and backfills, which end.
+func (a *app) history() []work {
+	return a.walks(func(s poller.StreamStatus, w poller.WalkStatus) bool {
+		return w.Walk == sources.Backfill || w.Walk == sources.News && !s.Walked
+	})
+}
+
+func (a *app) walks(want func(poller.StreamStatus, poller.WalkStatus) bool) []work {
 	var out []work
 	for _, s := range a.poller.Status() {
 		for _, w := range s.Walks {
-			if r := w.Running; r != nil {
+			if r := w.Running; r != nil && want(s, w) {
 				out = append(out, work{name: s.Stream.String(), items: r.Items, requests: r.Requests, share: r.Progress})
 			}
 		}
