@@ -297,6 +297,23 @@ func TestNoSuchWalk(t *testing.T) {
 	}
 }
 
+// A run that ends without one of its lists is no success of `once`.
+func TestOnceListsWhatCouldNotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, "a", "b")
+		s := swept("questions", f, "@every 15s", quarter, day)
+		f.page = func(_ sources.Query, p *sources.Page) { p.Partial = p.Done }
+		left := r.once(t.Context(), s)
+		if len(left) != 1 || left[0].Walk != sources.News || !strings.Contains(left[0].Err.Error(), "not all of it could be read") {
+			t.Errorf("left: %v", left)
+		}
+		f.page = nil
+		if left := r.once(t.Context(), s); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
+}
+
 // Run from cron, once sees changes too: it makes the sweeps that are due, and
 // lists what it had no time for.
 func TestOnceSweeps(t *testing.T) {

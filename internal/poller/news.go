@@ -75,6 +75,7 @@ func (w *worker) poll(ctx context.Context, l *lane, k *walk) (began time.Time, e
 			w.watch(page)
 		}
 		if page.Done {
+			k.partial = page.Partial
 			return page.Began, nil
 		}
 	}

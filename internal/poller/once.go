@@ -95,10 +95,16 @@ func (w *worker) drive(ctx context.Context, l *lane, k *walk, start time.Time) e
 	var last error
 	for {
 		began, err := w.poll(ctx, l, k)
+		failed := last
 		if tries++; k.worked > worked {
 			tries, worked, last = 1, k.worked, nil
 		}
 		if err == nil {
+			// Of lists that are read anew with every run the next one shows the rest; of
+			// others one could not be read.
+			if k.partial && !w.Whole {
+				return cmp.Or(failed, errors.New("not all of it could be read"))
+			}
 			if k.name == sources.News && !began.IsZero() && began.Before(start.Truncate(time.Millisecond)) {
 				continue
 			}

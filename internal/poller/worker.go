@@ -95,6 +95,7 @@ type walk struct {
 	rest    int    // pages that the others may read before its next run
 	worked  int    // pages that were committed by this process
 	noted   string // Page.Note as it was told last
+	partial bool   // the last run did not show everything
 	lostOdd bool   // it was told that the state does not keep all odd entries
 
 	// Guarded by lane.committing.

@@ -52,6 +52,7 @@ type datedCursor struct {
 	Past    *archiveRun `json:"past,omitempty"`    // News: how far it has been, by runs that are over
 	Fails   int         `json:"fails,omitempty"`   // News: how often in a row it could not be,
 	Retry   int64       `json:"retry,omitempty"`   // and when it is asked for again
+	Between *span       `json:"between,omitempty"` // News: the list that is read while the other one fails
 	Gap     bool        `json:"gap,omitempty"`     // it has been said that the archive does not show everything
 	Holes   []hole      `json:"holes,omitempty"`
 	Run     *datedRun   `json:"run,omitempty"` // the run that is going on
@@ -275,7 +276,7 @@ func (c *Client) datedFrom(q sources.Query, d *dated) (datedCursor, error) {
 	if q.Walk != sources.Full && cur.Since > 0 && second(q.Since) < cur.Since {
 		// What is asked for goes further back than what has been read.
 		cur.Newest, cur.History, cur.Run = 0, false, nil
-		cur.Past, cur.Fails, cur.Retry = nil, 0, 0
+		cur.Past, cur.Fails, cur.Retry, cur.Between = nil, 0, 0, nil
 	}
 	if cur.Run == nil {
 		earliest, latest := c.present(q.Now)
@@ -292,6 +293,9 @@ func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sour
 	}
 	r := cur.Run
 	page := sources.Page{Began: time.UnixMilli(r.Asked)}
+	if c.between(q, &cur) {
+		return c.readBetween(ctx, q, d, &cur, page)
+	}
 	if r.Pass == passArchive {
 		if page, err = c.lastPage(ctx, q, d, &cur, page); err != nil {
 			return sources.Page{}, err
@@ -304,7 +308,8 @@ func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sour
 		page.Items, page.Undecodable, page.Date = l.items, l.odd, l.date
 		page.Done, page.Note = cur.after(q, d, p, l.members.whole("data.countUnanswered"), l.members.whole("data.countArchive"))
 		page.Progress = r.progress(p.now)
-		if q.Walk == sources.News && r.Twice && r.Pass == passSecond && r.From > 0 && !page.Done {
+		// Up to Newest all has been read before: the overlap is no backlog.
+		if q.Walk == sources.News && r.Twice && r.Pass == passSecond && r.From > cur.Newest && !page.Done {
 			page.Reached = time.Unix(r.From, 0).UTC()
 		}
 	}
@@ -317,7 +322,12 @@ func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sour
 
 // listPage asks for the next page of one of the two lists.
 func (c *Client) listPage(ctx context.Context, q sources.Query, d *dated, answered bool, s *span) (listing, seen, error) {
-	take := c.sizes.limit(sizeKey(q), min(d.take, d.depth-s.Skip))
+	return c.listPageOf(ctx, q, d, answered, s, sizeKey(q))
+}
+
+// listPageOf is listPage with a page size of its own.
+func (c *Client) listPageOf(ctx context.Context, q sources.Query, d *dated, answered bool, s *span, key string) (listing, seen, error) {
+	take := c.sizes.limit(key, min(d.take, d.depth-s.Skip))
 	params := url.Values{
 		"isAnswered": {strconv.FormatBool(answered)},
 		"take":       {strconv.Itoa(take)},
@@ -331,7 +341,7 @@ func (c *Client) listPage(ctx context.Context, q sources.Query, d *dated, answer
 		params.Set("dateTo", strconv.FormatInt(s.To, 10))
 	}
 	l, p, err := c.datedPage(ctx, q, d.lists, params, take)
-	c.sizes.asked(sizeKey(q), take, err)
+	c.sizes.asked(key, take, err)
 	return l, p, err
 }
 

@@ -115,6 +115,9 @@ func (l *lists) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if l.fail != nil {
 		if status := l.fail(r); status != 0 {
 			w.WriteHeader(status)
+			if status == http.StatusForbidden {
+				fmt.Fprint(w, `{"title":"Forbidden","detail":"scope is not allowed for this resource","status":403}`)
+			}
 			return
 		}
 	}

@@ -372,3 +372,42 @@ func TestCrashBetweenTheLists(t *testing.T) {
 		}
 	}))
 }
+
+// TestOverlapIsNoBacklog: pages of what has been read before do not say that the
+// stream is behind; those of what has not do.
+func TestOverlapIsNoBacklog(t *testing.T) {
+	synctest.Test(t, bubble(func(t *testing.T) {
+		l := &lists{take: 20, depth: 200}
+		add := func(n int) {
+			for i := range n {
+				l.items = append(l.items, &listItem{id: fmt.Sprint("q", len(l.items)), created: ago(time.Duration(n-i) * time.Minute), answered: i%2 == 0})
+			}
+		}
+		add(150)
+		rd := l.reader(t, sources.News)
+		rd.run()
+		reached := 0
+		var begin time.Time
+		rd.check = func(p sources.Page) {
+			if !p.Reached.IsZero() {
+				if reached++; !p.Reached.After(begin) {
+					t.Errorf("reached %s, which was read before", p.Reached)
+				}
+			}
+		}
+		begin = time.Now().Add(-time.Hour)
+		for range 3 {
+			time.Sleep(15 * time.Second)
+			rd.run()
+		}
+		if reached > 0 {
+			t.Errorf("%d pages of the overlap were taken for a backlog", reached)
+		}
+		begin = time.Now()
+		time.Sleep(24 * time.Hour)
+		add(1200)
+		if rd.run(); reached == 0 {
+			t.Error("a backlog was not told")
+		}
+	}))
+}

@@ -20,7 +20,8 @@ type pageSizes struct {
 
 type pageSize struct {
 	most, successes int
-	failed, row     int // so many entries were asked for when it failed last, so often in a row; 0: it has worked since
+	failed, row     int  // so many entries were asked for when it failed last, so often in a row; 0: it has worked since
+	refused         bool // that failure was a refusal, after which the next try is a minute away and more
 }
 
 func sizeKey(q sources.Query) string { return q.Stream + "/" + string(q.Walk) }
@@ -54,6 +55,25 @@ func (s *pageSizes) failing(key string) (failed, row int) {
 	return s.sizes[key].failed, s.sizes[key].row
 }
 
+// elsewhere says whether it is time to look at something else: after a refusal at
+// once, and else after every so many tries. triedOther counts that as a try, so that
+// the next one is not.
+func (s *pageSizes) elsewhere(key string, tries int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size := s.sizes[key]
+	return size.row > 0 && (size.refused || size.row%tries == 0)
+}
+
+func (s *pageSizes) triedOther(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if size, ok := s.sizes[key]; ok {
+		size.row, size.refused = size.row+1, false
+		s.sizes[key] = size
+	}
+}
+
 // asked takes in how a request for n entries went.
 func (s *pageSizes) asked(key string, n int, err error) {
 	s.mu.Lock()
@@ -72,8 +92,13 @@ func (s *pageSizes) asked(key string, n int, err error) {
 		if s.sizes == nil {
 			s.sizes = make(map[string]pageSize)
 		}
-		s.sizes[key] = pageSize{most: max(n/4, 1), failed: n, row: size.row + 1}
+		s.sizes[key] = pageSize{most: max(n/4, 1), failed: n, row: size.row + 1, refused: refused(err)}
 	}
+}
+
+func refused(err error) bool {
+	e, ok := errors.AsType[*sources.Error](err)
+	return ok && e.Kind == sources.Rejected
 }
 
 // perhapsTooLarge says whether a smaller page might have come through: an answer

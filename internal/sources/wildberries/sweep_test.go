@@ -306,7 +306,7 @@ func TestSweepBetweenCountAndReading(t *testing.T) {
 // archive's head alone and says so, and sees changes again once they are back.
 func TestSweepWithoutCounts(t *testing.T) {
 	for _, stream := range datedStreams {
-		for _, said := range []string{"404", "400", "422", "null", `"many"`, "-1", "1.5", "{}", "99999999999999999999"} {
+		for _, said := range []string{"403", "404", "400", "422", "null", `"many"`, "-1", "1.5", "{}", "99999999999999999999"} {
 			for _, sweeps := range []int{0, 2} {
 				synctest.Test(t, bubble(func(t *testing.T) {
 					l := shop(stream, 300, 4*time.Hour)
