@@ -39,15 +39,10 @@ func (c *Client) chats(ctx context.Context, q sources.Query) (sources.Page, erro
 // decodeChat reads one chat. It does not say when it began; what moves it is its
 // last message, which some chats do not have.
 func decodeChat(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	body, f, err := decodeItem(raw)
+	item, f, err := decodeNamed(raw, "chat", "chatID")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	id := f.text("chatID")
-	if err := goodID("chatID", id); err != nil {
-		return sources.Item{}, err
-	}
-	item := sources.Item{Kind: "chat", ID: []string{id}, Subject: []string{"chat", id}, Body: body}
 	if ms := object(f["lastMessage"]).whole("addTimestamp"); ms != 0 {
 		item.Changed = plausible(time.UnixMilli(ms).UTC(), now)
 	}

@@ -217,16 +217,11 @@ func (f fields) moscowTime(name string) time.Time {
 
 // decodeClaim reads one claim.
 func decodeClaim(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	body, f, err := decodeItem(raw)
+	item, f, err := decodeNamed(raw, "claim", "id")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	id := f.text("id")
-	if err := goodID("id", id); err != nil {
-		return sources.Item{}, err
-	}
-	return sources.Item{
-		Kind: "claim", ID: []string{id}, Subject: []string{"claim", id}, Body: body,
-		Created: plausible(f.moscowTime("dt"), now), Changed: plausible(f.moscowTime("dt_update"), now),
-	}, nil
+	item.Created = plausible(f.moscowTime("dt"), now)
+	item.Changed = plausible(f.moscowTime("dt_update"), now)
+	return item, nil
 }

@@ -30,16 +30,10 @@ func feedbacksAt(path string) endpoint {
 // decodeFeedback reads one feedback. Nothing in it says when it changed; what a
 // buyer adds to one is another feedback with an id of its own.
 func decodeFeedback(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	body, f, err := decodeItem(raw)
+	item, f, err := decodeNamed(raw, "feedback", "id")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	id := f.text("id")
-	if err := goodID("id", id); err != nil {
-		return sources.Item{}, err
-	}
-	return sources.Item{
-		Kind: "feedback", ID: []string{id}, Subject: []string{"feedback", id}, Body: body,
-		Created: plausible(f.instant("createdDate"), now),
-	}, nil
+	item.Created = plausible(f.instant("createdDate"), now)
+	return item, nil
 }

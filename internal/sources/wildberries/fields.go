@@ -126,6 +126,20 @@ func decodeItem(raw json.RawMessage) (json.RawMessage, fields, error) {
 	return body, object(body), nil
 }
 
+// decodeNamed reads an item that one field names, and that is about itself. Its
+// times are the caller's to add.
+func decodeNamed(raw json.RawMessage, kind, name string) (sources.Item, fields, error) {
+	body, f, err := decodeItem(raw)
+	if err != nil {
+		return sources.Item{}, nil, err
+	}
+	id := f.text(name)
+	if err := goodID(name, id); err != nil {
+		return sources.Item{}, nil, err
+	}
+	return sources.Item{Kind: kind, ID: []string{id}, Subject: []string{kind, id}, Body: body}, f, nil
+}
+
 // decodeCursor reads a cursor that this package wrote into dst. Nil leaves dst
 // as it is.
 func decodeCursor(stream string, c sources.Cursor, dst any) error {

@@ -190,16 +190,10 @@ func (f fields) paginator(name string) (next string, bad bool) {
 
 // decodePin reads one pin. The only time that it tells is that of its last change.
 func decodePin(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	body, f, err := decodeItem(raw)
+	item, f, err := decodeNamed(raw, "feedback_pin", "pinId")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	id := f.text("pinId")
-	if err := goodID("pinId", id); err != nil {
-		return sources.Item{}, err
-	}
-	return sources.Item{
-		Kind: "feedback_pin", ID: []string{id}, Subject: []string{"feedback_pin", id}, Body: body,
-		Changed: plausible(f.instant("changeStateAt"), now),
-	}, nil
+	item.Changed = plausible(f.instant("changeStateAt"), now)
+	return item, nil
 }

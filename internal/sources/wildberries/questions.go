@@ -24,16 +24,11 @@ var questions = dated{
 // decodeQuestion reads one question. It has no change time of its own but that of
 // its answer (`createDate`, where the question has `createdDate`).
 func decodeQuestion(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	body, f, err := decodeItem(raw)
+	item, f, err := decodeNamed(raw, "question", "id")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	id := f.text("id")
-	if err := goodID("id", id); err != nil {
-		return sources.Item{}, err
-	}
-	return sources.Item{
-		Kind: "question", ID: []string{id}, Subject: []string{"question", id}, Body: body,
-		Created: plausible(f.instant("createdDate"), now), Changed: plausible(object(f["answer"]).instant("createDate"), now),
-	}, nil
+	item.Created = plausible(f.instant("createdDate"), now)
+	item.Changed = plausible(object(f["answer"]).instant("createDate"), now)
+	return item, nil
 }
