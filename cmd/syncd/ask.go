@@ -158,9 +158,6 @@ failing. What is left out is seen by a later sweep or backfill once it can be se
 // does it alone.
 func (e *env) askOr(ctx context.Context, command string, in streamArgs, doing string, alone func(context.Context, *config.Config) error) error {
 	cfg, cfgErr := e.quietConfig()
-	if cfgErr != nil {
-		cfg = nil // a daemon may run on an earlier one
-	}
 	d, err := e.daemon(cfg)
 	if err == nil {
 		var out streamAnswer

@@ -141,8 +141,8 @@ func (d *daemon) call(ctx context.Context, method, path string, in, out any) err
 }
 
 // quietConfig is the configuration for a command that talks to the daemon: its
-// warnings are the daemon's to print, and it may be missing where the server is
-// given.
+// warnings are the daemon's to print. With an error it is nil: whatever is wrong
+// with it, a daemon may run on an earlier one.
 func (e *env) quietConfig() (*config.Config, error) {
 	quiet := *e
 	quiet.stderr = io.Discard

@@ -26,10 +26,7 @@ $SYNCD_SERVER, else the address that the configuration has, else ` + defaultServ
 }
 
 func (e *env) healthcheck(ctx context.Context) error {
-	cfg, err := e.quietConfig()
-	if err != nil {
-		cfg = nil // whatever is wrong with it, the daemon may run on an earlier one
-	}
+	cfg, _ := e.quietConfig()
 	d, err := e.daemon(cfg)
 	if err != nil {
 		return err

@@ -245,10 +245,7 @@ func newStatus(e *env) *cobra.Command {
 }
 
 func (e *env) status(ctx context.Context, asJSON bool) error {
-	cfg, err := e.quietConfig()
-	if err != nil {
-		cfg = nil // a daemon may run on an earlier one
-	}
+	cfg, _ := e.quietConfig()
 	d, err := e.daemon(cfg)
 	if err != nil {
 		return err
