@@ -104,8 +104,8 @@ func (d *daemon) reserve(ctx context.Context, in budgetArgs) (done func(coolingU
 // was never saved holds its one token at once, or within an interval.
 type forgetful struct{}
 
-func (forgetful) Load(string) ([]byte, error) { return nil, nil }
-func (forgetful) Save(string, []byte) error   { return nil }
+func (forgetful) Load(string) ([]byte, bool, error) { return nil, false, nil }
+func (forgetful) Save(string, []byte) error         { return nil }
 
 // tryTokens prints what is known of each token and what the marketplace says.
 func (e *env) tryTokens(ctx context.Context, cfg *config.Config, pay reserver, pinned map[string]string) error {

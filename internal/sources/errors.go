@@ -43,6 +43,7 @@ type Error struct {
 	Request  string    // the path with its parameters, for people who want to try it; empty if none was made
 	Status   int       // HTTP status; 0 when there was no answer
 	Until    time.Time // RateLimited, BudgetWait: when the next request is allowed; zero if unknown
+	Unsent   bool      // the request never left: nothing is known of what it asked for
 	TooMuch  bool      // the answer was longer than allowed, or still arriving when its time was over: asking for less may help
 	Hint     string    // what the operator can do; empty if nothing
 	Err      error

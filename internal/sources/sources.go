@@ -40,7 +40,27 @@ type Query struct {
 	Overlap time.Duration // News: how far back from the newest item a run begins. Sweep: what is younger is read by News anyway
 	Window  time.Duration // Sweep, Full: how far back from now changes are looked for
 	Now     time.Time     // the engine's clock; a source trusts it only as far as the API's own Date agrees
+
+	// LastRun, of News, is when the last complete run began that the engine knows of;
+	// zero: of none. It is never later than the truth. It may be earlier by the life
+	// of a process that was killed, where that saw no change; for streams that are not
+	// Whole by all that went before this process.
+	LastRun time.Time
+
+	// Sending, if set, is called just before the request leaves, when it has been paid
+	// for: requests do not leave in the order in which they began to wait, and which
+	// of two readings is the later one is decided by when they left.
+	Sending func()
+
+	// Large, if set, is called at most once, while the answer is read, when that turns
+	// out to be larger than LargeAnswer. It waits for its turn, since the pages of many
+	// streams at once would take memory without a bound, and fails when ctx ends.
+	Large func(ctx context.Context) error
 }
+
+// LargeAnswer is from how many bytes on an answer has to wait for its turn in
+// memory.
+const LargeAnswer = 1 << 20
 
 // Page is what one request gave.
 type Page struct {
@@ -64,6 +84,12 @@ type Page struct {
 	// done: they are kept aside durably, and committed in order of their time
 	// after the last page.
 	Staged bool
+
+	// History says that the items belong to the first reading of the stream, which
+	// goes on after runs that were complete in all else: what is older than the first
+	// poll is no news. On the last page of a run that is Partial it says as well that
+	// nothing failed, and that the next run goes on there.
+	History bool
 
 	// Undecodable are the entries that are no usable items, most for want of an id.
 	// They are kept and reported in their raw form.

@@ -2,7 +2,10 @@ package state_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
@@ -11,11 +14,77 @@ import (
 	"syncd/internal/state"
 )
 
-// filled is a file with n records, newest last, and how many commits it has seen.
+// templates are closed files by their number of records, each made when it is first
+// needed: that takes longer than most of what is measured on a copy.
+var templates = struct {
+	dir  string
+	made map[int]bool
+}{made: make(map[int]bool)}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if templates.dir != "" {
+		os.RemoveAll(templates.dir)
+	}
+	os.Exit(code)
+}
+
+// template returns the path of a file with n records, newest last. They are silent
+// and all but the last thousand are short, which no poll of the last ones notices.
+func template(b *testing.B, n int) string {
+	b.Helper()
+	var err error
+	if templates.dir == "" {
+		if templates.dir, err = os.MkdirTemp("", "syncd-bench-"); err != nil {
+			b.Fatal(err)
+		}
+	}
+	path := filepath.Join(templates.dir, fmt.Sprint(n))
+	if templates.made[n] {
+		return path
+	}
+	db, err := state.Open(state.Config{Path: path})
+	if err != nil {
+		b.Fatal(err)
+	}
+	const page = 50_000 // ids lie all over the file: large pages write each of its pages less often
+	for at := 0; at < n; at += page {
+		items := fresh(at, min(page, n-at))
+		for i := range items {
+			if at+i < n-1000 {
+				items[i] = withBody(items[i], fmt.Sprintf(`{"id":%d}`, at+i))
+			}
+			items[i].Silent = true
+		}
+		if _, err := db.CommitPage(pageOf(db, items...)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		b.Fatal(err)
+	}
+	templates.made[n] = true
+	return path
+}
+
+// filled is a file with n records and how many commits it sees from now on.
 func filled(b *testing.B, n int) (*state.DB, *int) {
 	b.Helper()
+	from, err := os.Open(template(b, n))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer from.Close()
+	to, err := os.Create(filepath.Join(b.TempDir(), "syncd.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, err = io.Copy(to, from)
+	if err := errors.Join(err, to.Sync(), to.Close()); err != nil {
+		b.Fatal(err)
+	}
 	commits := new(int)
-	db, err := state.Open(state.Config{Path: filepath.Join(b.TempDir(), "syncd.db"), Commit: func(commit func() error) error {
+	db, err := state.Open(state.Config{Path: to.Name(), Commit: func(commit func() error) error {
 		*commits++
 		return commit()
 	}})
@@ -23,11 +92,6 @@ func filled(b *testing.B, n int) (*state.DB, *int) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { db.Close() })
-	for at := 0; at < n; at += 5000 {
-		if _, err := db.CommitPage(pageOf(db, fresh(at, min(5000, n-at))...)); err != nil {
-			b.Fatal(err)
-		}
-	}
 	return db, commits
 }
 
@@ -41,12 +105,14 @@ func fresh(at, n int) []state.Item {
 	return items
 }
 
+var recordCounts = []int{1_000, 100_000, 1_000_000}
+
 func BenchmarkCommitPage(b *testing.B) {
-	for _, records := range []int{1_000, 100_000} {
+	for _, records := range recordCounts {
+		db, commits := filled(b, records)
+		at := records
 		for _, page := range []int{100, 1000} {
 			b.Run(fmt.Sprintf("new=%d/records=%d", page, records), func(b *testing.B) {
-				db, commits := filled(b, records)
-				at := records
 				*commits = 0
 				b.ReportAllocs()
 				b.ResetTimer()
@@ -61,7 +127,7 @@ func BenchmarkCommitPage(b *testing.B) {
 				}
 				items := float64(b.N * page)
 				b.ReportMetric(items/b.Elapsed().Seconds(), "items/s")
-				b.ReportMetric(float64(*commits)/items, "fsyncs/item")
+				b.ReportMetric(float64(*commits)/items, "commits/item")
 			})
 		}
 	}
@@ -116,9 +182,9 @@ func BenchmarkCommitLargePage(b *testing.B) {
 // An idle poll reads a page that is known, and must cost the same however many
 // records there are.
 func BenchmarkIdlePoll(b *testing.B) {
-	for _, records := range []int{1_000, 100_000} {
+	for _, records := range recordCounts {
+		db, commits := filled(b, records)
 		b.Run(fmt.Sprintf("records=%d", records), func(b *testing.B) {
-			db, commits := filled(b, records)
 			p := pageOf(db, fresh(records-100, 100)...)
 			*commits = 0
 			b.ReportAllocs()
@@ -127,7 +193,47 @@ func BenchmarkIdlePoll(b *testing.B) {
 					b.Fatal(out.Wrote, err)
 				}
 			}
-			b.ReportMetric(float64(*commits), "fsyncs")
+			b.ReportMetric(float64(*commits)/float64(b.N), "commits/op")
+		})
+	}
+}
+
+// Opening a file reads all of its tree, twice where it has no list of free pages:
+// the verifier, and bbolt.
+func BenchmarkOpen(b *testing.B) {
+	for _, records := range recordCounts {
+		path := template(b, records)
+		fi, err := os.Stat(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		raw, err := os.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		name := fmt.Sprintf("records=%d/MiB=%d", records, fi.Size()>>20)
+		b.Run("verify/"+name, func(b *testing.B) {
+			b.SetBytes(fi.Size())
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := state.Verify(raw, fi.Size()); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		raw.Close()
+		b.Run("open/"+name, func(b *testing.B) {
+			b.SetBytes(fi.Size())
+			b.ReportAllocs()
+			for b.Loop() {
+				db, err := state.Open(state.Config{Path: path})
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := db.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
 		})
 	}
 }

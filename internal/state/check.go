@@ -17,19 +17,16 @@ const checkFindings = 100
 
 // Check reads everything and reports what contradicts the picture in the package
 // comment: bbolt's own structure, records and ids that do not find each other, held
-// and staged items that nothing can become of, a log with holes, positions beyond
-// it, retry queues whose parts disagree. It changes nothing, and its cost grows
-// with the file.
+// and staged items that nothing can become of, a log with holes that are not known,
+// positions beyond it, retry queues whose parts disagree. It changes nothing, and
+// its cost grows with the file.
 func (db *DB) Check() error {
 	var c check
 	err := db.bolt.View(func(tx *bolt.Tx) error {
 		for err := range tx.Check() { // to its end, or it goes on in the background
 			c.add("bbolt: %w", err)
 		}
-		var stamp uint64
-		if v := tx.Bucket(bucketMeta).Get(keyStamp); len(v) == 8 {
-			stamp = binary.BigEndian.Uint64(v)
-		}
+		stamp := number(tx, keyStamp)
 		c.eachStream(tx, bucketRecords, func(id StreamID, b *bolt.Bucket) {
 			c.records(id, b, nested(tx, bucketIDs, id.Account, id.Stream), stamp)
 		})
@@ -42,9 +39,13 @@ func (db *DB) Check() error {
 		c.eachStream(tx, bucketStaged, func(id StreamID, b *bolt.Bucket) { c.staged(id, b, stamp) })
 		c.eachStream(tx, bucketOdd, c.odd)
 		c.eachStream(tx, bucketStreams, c.stream)
-		c.log(tx)
+		known, err := readHoles(tx)
+		if err != nil {
+			return err
+		}
+		c.log(tx, known)
 		return tx.Bucket(bucketSinks).ForEach(func(name, raw []byte) error {
-			c.sink(tx, string(name), raw)
+			c.sink(tx, known, string(name), raw)
 			return nil
 		})
 	})
@@ -220,11 +221,16 @@ func (c *check) stream(id StreamID, b *bolt.Bucket) {
 	}
 }
 
-// log checks that sequences are dense up to the newest, and say what their keys
-// say.
-func (c *check) log(tx *bolt.Tx) {
+// log checks that sequences are dense up to the newest but for the known holes,
+// and say what their keys say.
+func (c *check) log(tx *bolt.Tx, known holes) {
 	log := tx.Bucket(bucketEvents)
 	var last uint64
+	for i, hole := range known {
+		if hole.After >= hole.Last || hole.Last > log.Sequence() || i > 0 && known[i-1].Last >= hole.After {
+			c.add("hole %d of the log reaches from %d to %d of %d", i, hole.After, hole.Last, log.Sequence())
+		}
+	}
 	_ = log.ForEach(func(k, v []byte) error {
 		seq := binary.BigEndian.Uint64(k)
 		h, err := event.ParseHeader(v)
@@ -236,18 +242,21 @@ func (c *check) log(tx *bolt.Tx) {
 		case !json.Valid(v):
 			c.add("event %d is no JSON", seq)
 		}
-		if last != 0 && seq != last+1 {
+		if known.next(seq-1) != seq {
+			c.add("event %d is in a hole", seq)
+		}
+		if last != 0 && seq != known.next(last) {
 			c.add("the log has a hole between %d and %d", last, seq)
 		}
 		last = seq
 		return nil
 	})
-	if last != 0 && last != log.Sequence() {
+	if last != 0 && known.next(last) != log.Sequence()+1 {
 		c.add("the log ends at %d, and its newest event was %d", last, log.Sequence())
 	}
 }
 
-func (c *check) sink(tx *bolt.Tx, name string, raw []byte) {
+func (c *check) sink(tx *bolt.Tx, known holes, name string, raw []byte) {
 	var v sinkValue
 	if err := json.Unmarshal(raw, &v); err != nil {
 		c.add("sink %s: %w", name, err)
@@ -257,8 +266,8 @@ func (c *check) sink(tx *bolt.Tx, name string, raw []byte) {
 	if v.Position > log.Sequence() {
 		c.add("sink %s stands at %d of %d", name, v.Position, log.Sequence())
 	}
-	if v.Position < log.Sequence() && log.Get(seqKey(v.Position+1)) == nil {
-		c.add("sink %s needs event %d, which is gone", name, v.Position+1)
+	if next := known.next(v.Position); next <= log.Sequence() && log.Get(seqKey(next)) == nil {
+		c.add("sink %s needs event %d, which is gone", name, next)
 	}
 	if nested(tx, bucketRetries, name) != nil {
 		c.queue(tx, name, v.Position)

@@ -1,4 +1,64 @@
 package state
 
+import (
+	"bytes"
+	"io"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
 // Migrations is how many migrations there are: each needs a test.
 func Migrations() int { return len(migrations) }
+
+// NoSync makes commits return before they are on the disk.
+func (db *DB) NoSync() { db.bolt.NoSync = true }
+
+// Walk reads every key and value of the file.
+func (db *DB) Walk() error {
+	var walk func(b *bolt.Bucket) error
+	walk = func(b *bolt.Bucket) error {
+		return b.ForEach(func(k, v []byte) error {
+			if in := b.Bucket(k); in != nil {
+				return walk(in)
+			}
+			bytes.Count(v, k) // reads both
+			return nil
+		})
+	}
+	return db.bolt.View(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return walk(b) })
+	})
+}
+
+// Verify looks whether bbolt could open and walk a file.
+func Verify(f io.ReaderAt, size int64) error { return verify(f, size) }
+
+// FailCommits lets every commit fail with err after a time, before it takes effect
+// or after; with nil they succeed again.
+func (db *DB) FailCommits(err error, took time.Duration, effect bool) {
+	w := &db.writer
+	if err == nil {
+		w.transact = db.bolt.Update
+		return
+	}
+	w.transact = func(fn func(*bolt.Tx) error) error {
+		own := db.bolt.Update(func(tx *bolt.Tx) error {
+			if own := fn(tx); own != nil || effect {
+				return own
+			}
+			return err
+		})
+		if own != nil && own != err {
+			return own
+		}
+		time.Sleep(took)
+		return err
+	}
+}
+
+// ListFrom sets how large a file must be to be closed with its free pages listed.
+func (db *DB) ListFrom(size int64) { db.writer.listFrom = size }
+
+// NoAnchor lets the first commit do without the fsync in front of it.
+func (db *DB) NoAnchor() { db.writer.anchored = true }

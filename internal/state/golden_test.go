@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"go/parser"
@@ -10,9 +11,12 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"syncd/internal/state"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -69,10 +73,20 @@ func (n *node) match(key string) *node {
 }
 
 // The bucket tree of a filled file is the one in the golden file, and drawn in the
-// package comment: nothing is missing there, and nothing is there alone.
-func TestGolden(t *testing.T) {
+// package comment: nothing is missing there, and nothing is there alone. The file
+// is a backup that has been opened and used, or it would not have everything.
+func TestGolden(t *testing.T) { synctest.Test(t, golden) } // the file says when it was written
+
+func golden(t *testing.T) {
 	f := open(t)
 	fill(t, f.DB)
+	f = openAt(t, backup(t, f.DB))
+	commit(t, f.DB, pageOf(f.DB, question("q5", 5, "a")))
+	err := errors.Join(f.DB.Settle("archive", day, state.Settlement{Checkpoint: []byte(`{"length":640}`)}),
+		f.DB.Ledger().Save("wildberries/seller-1/returns", []byte(`{"v":1,"tokens":1}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	f.DB.Close()
 	b, err := bolt.Open(f.cfg.Path, 0o600, &bolt.Options{ReadOnly: true})
 	if err != nil {
@@ -176,8 +190,10 @@ func readable(name string, key []byte) string {
 
 func readableValue(name string, value []byte) string {
 	switch name {
-	case "stamp":
+	case "stamp", "restored":
 		return number(value)
+	case "committed":
+		return moment(value)
 	case "<8 bytes of SHA-256 of the item id>":
 		return moment(value)
 	}

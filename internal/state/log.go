@@ -18,7 +18,8 @@ import (
 
 func seqKey(seq uint64) []byte { return binary.BigEndian.AppendUint64(nil, seq) }
 
-// LastSequence returns the sequence of the newest event ever appended; 0: none.
+// LastSequence returns the highest sequence ever given out, as a rule that of the
+// newest event; 0: none.
 func (db *DB) LastSequence() (uint64, error) {
 	var seq uint64
 	err := db.bolt.View(func(tx *bolt.Tx) error {
@@ -192,8 +193,12 @@ func (db *DB) Backlog(name string) (Backlog, error) {
 			return err
 		}
 		log := tx.Bucket(bucketEvents)
-		// Sequences are dense, so this counts without reading.
-		out.Events = int(log.Sequence() - v.Position)
+		// Sequences are dense but for known holes, so this counts without reading.
+		known, err := readHoles(tx)
+		if err != nil {
+			return err
+		}
+		out.Events = int(known.between(v.Position, log.Sequence()))
 		oldest, _ := log.Cursor().Seek(seqKey(v.Position + 1))
 		if waiting := nested(tx, bucketRetries, name, string(bucketWaiting)); waiting != nil {
 			n, k := waitingCount(waiting)
@@ -254,7 +259,7 @@ func (db *DB) Retain(ctx context.Context, before time.Time) (int, error) {
 				}
 			}
 			n = len(keys)
-			return nil
+			return dropHoles(tx, needed)
 		})
 		if errors.Is(err, errUpToDate) {
 			return total, nil

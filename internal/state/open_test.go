@@ -2,12 +2,19 @@ package state_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -108,11 +115,16 @@ func TestOpenRefuses(t *testing.T) {
 			return b.Put([]byte(key), []byte(value))
 		}
 	}
+	f := open(t)
+	fill(t, f.DB)
+	size := f.DB.Size()
+	f.DB.Close()
+	filled := f.bytes()[:size] // without what the file may grow into
 	ours := func(then func(t *testing.T, path string)) func(t *testing.T, path string) {
 		return func(t *testing.T, path string) {
-			f := openAt(t, path)
-			fill(t, f.DB)
-			f.DB.Close()
+			if err := os.WriteFile(path, filled, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			then(t, path)
 		}
 	}
@@ -123,60 +135,178 @@ func TestOpenRefuses(t *testing.T) {
 			}
 		}
 	}
-	for _, test := range []struct {
-		name string
-		make func(t *testing.T, path string)
-		want string
-		is   error
-	}{
-		{"newer", ours(edit(put("meta", "schema", `{"v":1,"version":99}`))), "written by a newer version of syncd (schema 99", state.ErrNewer},
-		{"foreign bbolt", edit(put("jobs", "k", "v")), `a bbolt file of something else (its first bucket is "jobs")`, nil},
-		{"foreign bbolt with our bucket", edit(put("meta", "k", "v")), "its schema version cannot be read", nil},
-		{"text", write(strings.Repeat("not a database\n", 5000)), "damaged or not syncd's; it was left as it is", nil},
-		{"short text", write("x"), "damaged or not syncd's", nil},
-		{"truncated", ours(func(t *testing.T, path string) {
-			if err := os.Truncate(path, 20_000); err != nil {
+	// page changes the root page, to which the newer meta leads.
+	page := func(change func(page []byte)) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			raw := bytes.Clone(filled)
+			number := func(page, at int) uint64 { return binary.NativeEndian.Uint64(raw[page*pageSize+16+at:]) }
+			newer := 0
+			if number(1, 48) > number(0, 48) {
+				newer = 1
+			}
+			at := number(newer, 16) * pageSize
+			change(raw[at : at+pageSize])
+			if err := os.WriteFile(path, raw, 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}), "the file is cut short", nil},
-		{"truncated to a page", ours(func(t *testing.T, path string) {
-			if err := os.Truncate(path, 4096); err != nil {
-				t.Fatal(err)
-			}
-		}), "the file is cut short", nil},
-		{"damaged meta pages", ours(func(t *testing.T, path string) {
+		}
+	}
+	put32 := func(at int, v uint32) func(page []byte) {
+		return func(page []byte) { binary.NativeEndian.PutUint32(page[at:], v) }
+	}
+	overwrite := func(at int64, with []byte) func(t *testing.T, path string) {
+		return ours(func(t *testing.T, path string) {
 			f, err := os.OpenFile(path, os.O_RDWR, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = f.WriteAt(bytes.Repeat([]byte{0xAA}, 8192), 0)
+			_, err = f.WriteAt(with, at)
 			if err := errors.Join(err, f.Close()); err != nil {
 				t.Fatal(err)
 			}
-		}), "damaged or not syncd's", nil},
+		})
+	}
+	cut := func(to int64) func(t *testing.T, path string) {
+		return ours(func(t *testing.T, path string) {
+			if err := os.Truncate(path, to); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	const asItIs = "; it was left as it is: put a backup in its place, or, to begin anew, move it away or set state.path to another file"
+	for _, test := range []struct {
+		name string
+		make func(t *testing.T, path string)
+		want string // a pattern of all that follows the path
+		is   error
+	}{
+		{"newer", ours(edit(put("meta", "schema", `{"v":1,"version":99}`))), `: written by a newer version of syncd (schema 99, this one knows *): use that version`, state.ErrNewer},
+		{"foreign bbolt", edit(put("jobs", "k", "v")), ` is damaged or not syncd's: a bbolt file of something else (its first bucket is "jobs")` + asItIs, state.ErrDamaged},
+		{"foreign bbolt with our bucket", edit(put("meta", "k", "v")), ` is damaged or not syncd's: its schema version cannot be read` + asItIs, state.ErrDamaged},
+		{"foreign bbolt that is empty", edit(func(*bolt.Tx) error { return nil }), ` is damaged or not syncd's: its root is empty` + asItIs, state.ErrDamaged},
+		{"a bucket is gone", ours(edit(func(tx *bolt.Tx) error { return tx.DeleteBucket([]byte("sinks")) })),
+			` is damaged or not syncd's: it has no bucket "sinks"` + asItIs, state.ErrDamaged},
+		{"records without ids", ours(edit(func(tx *bolt.Tx) error {
+			return tx.Bucket([]byte("ids")).Bucket([]byte("shop-a")).DeleteBucket([]byte("questions"))
+		})), ` is damaged or not syncd's: shop-a/questions is in "records" and not in "ids"` + asItIs, state.ErrDamaged},
+		{"empty", write(""), " is damaged or not syncd's: the file is empty" + asItIs, state.ErrDamaged},
+		{"text", write(strings.Repeat("not a database\n", 5000)), " is damaged or not syncd's: its first two pages are not those of a bbolt file" + asItIs, state.ErrDamaged},
+		{"short text", write("x"), " is damaged or not syncd's: its first two pages are not those of a bbolt file" + asItIs, state.ErrDamaged},
+		{"truncated", cut(20_000), " is damaged or not syncd's: the file is cut short: it has 20000 of at least * bytes" + asItIs, state.ErrDamaged},
+		{"truncated to a page", cut(pageSize), " is damaged or not syncd's: the file is cut short: it has 4096 of at least * bytes" + asItIs, state.ErrDamaged},
+		{"both metas damaged", overwrite(0, bytes.Repeat([]byte{0xAA}, 2*pageSize)), " is damaged or not syncd's: its first two pages are not those of a bbolt file" + asItIs, state.ErrDamaged},
+		{"another page in its place", page(put32(0, 1<<20)), " is damaged or not syncd's: page * says that it is page 1048576" + asItIs, state.ErrDamaged},
+		{"a page of zeros", page(func(page []byte) { clear(page) }), " is damaged or not syncd's: page * says that it is page 0" + asItIs, state.ErrDamaged},
+		{"a page of another kind", page(func(page []byte) { page[8] = 4 }), " is damaged or not syncd's: page * is neither branch nor leaf: its flags are 0x4" + asItIs, state.ErrDamaged},
+		{"pages behind the end", page(put32(12, 1<<20)), " is damaged or not syncd's: page * has 1048576 more, and the pages end at *" + asItIs, state.ErrDamaged},
+		{"more elements than fit", page(func(page []byte) { binary.NativeEndian.PutUint16(page[10:], 0xFFFF) }), " is damaged or not syncd's: page * has 65535 elements in 4096 bytes" + asItIs, state.ErrDamaged},
+		{"an address outside", page(put32(16+4, 1<<31)), " is damaged or not syncd's: page *: element 0 is at 2147483648, with * and * bytes" + asItIs, state.ErrDamaged},
+		{"a key longer than its page", page(put32(16+8, math.MaxUint32)), " is damaged or not syncd's: page *: element 0 is at *, with 4294967295 and * bytes" + asItIs, state.ErrDamaged},
+		{"a value longer than its page", page(put32(16+12, math.MaxUint32)), " is damaged or not syncd's: page *: element 0 is at *, with * and 4294967295 bytes" + asItIs, state.ErrDamaged},
+		{"no key", page(put32(16+8, 0)), " is damaged or not syncd's: page *: element 0 is at *, with 0 and * bytes" + asItIs, state.ErrDamaged},
+		{"unknown flags", page(put32(16, 8)), " is damaged or not syncd's: page *: element 0 has the flags 0x8" + asItIs, state.ErrDamaged},
+		{"a bucket without a root", page(put32(16+12, 3)), ` is damaged or not syncd's: page *: bucket "accounts" has 3 bytes` + asItIs, state.ErrDamaged},
+		{"keys out of order", page(func(page []byte) { page[bytes.Index(page, []byte("accounts"))] = 'z' }), " is damaged or not syncd's: page *: key 1 is not above the one before" + asItIs, state.ErrDamaged},
 		{"a directory", func(t *testing.T, path string) {
 			if err := os.Mkdir(path, 0o700); err != nil {
 				t.Fatal(err)
 			}
-		}, "is a directory", nil},
+		}, ": it is a directory and no file: set state.path to a file", nil},
+		{"a pipe", func(t *testing.T, path string) {
+			if err := syscall.Mkfifo(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, ": it is a pipe and no file: set state.path to a file", nil},
+		{"a device", func(t *testing.T, path string) {
+			if err := os.Symlink(os.DevNull, path); err != nil {
+				t.Fatal(err)
+			}
+		}, ": it is a device and no file: set state.path to a file", nil},
+		{"a link to nothing", func(t *testing.T, path string) {
+			if err := os.Symlink("elsewhere", path); err != nil {
+				t.Fatal(err)
+			}
+		}, ": it is a link to elsewhere, which does not exist: remove the link, or set state.path to where the file is to be", nil},
+		{"a file that may not be written", func(t *testing.T, path string) {
+			ours(func(*testing.T, string) {})(t, path)
+			if err := os.Chmod(path, 0o444); err != nil {
+				t.Fatal(err)
+			}
+			unprivileged(t, filepath.Dir(path))
+		}, ": open *: permission denied: syncd must be able to write to it and to its directory", fs.ErrPermission},
+		{"a directory that may not be written", func(t *testing.T, path string) {
+			unprivileged(t, filepath.Dir(path))
+		}, ": open *: permission denied: syncd must be able to write to it and to its directory", fs.ErrPermission},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "syncd.db")
 			test.make(t, path)
-			before, _ := os.ReadFile(path)
+			content := func() []byte { // a pipe would wait for its other end
+				if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() {
+					return nil
+				}
+				raw, _ := os.ReadFile(path)
+				return raw
+			}
+			entries, before := dir(t, path), content()
 			db, err := state.Open(state.Config{Path: path})
 			if err == nil {
 				db.Close()
 				t.Fatal("opened")
 			}
-			if !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) || test.is != nil && !errors.Is(err, test.is) {
-				t.Errorf("%v\nwant %s", err, test.want)
+			if ok, _ := regexp.MatchString("^"+strings.ReplaceAll(regexp.QuoteMeta("state file "+path+test.want), `\*`, `[^;:]+`)+"$", err.Error()); !ok {
+				t.Errorf("%v\nwant state file %s%s", err, path, test.want)
 			}
-			if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
-				t.Error("the file was changed")
+			if test.is != nil && !errors.Is(err, test.is) {
+				t.Errorf("%v is not %v", err, test.is)
+			}
+			if !bytes.Equal(before, content()) || !slices.Equal(entries, dir(t, path)) {
+				t.Error("the file was changed, or another was left")
 			}
 		})
 	}
+}
+
+// dir lists the directory of a file.
+func dir(t *testing.T, path string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// unprivileged makes a directory one that may only be read, and the rest of a test
+// open files as nobody where it would be root, to whom no mode says anything.
+func unprivileged(t *testing.T, dir string) {
+	t.Helper()
+	for _, d := range []string{dir, filepath.Dir(dir)} { // the upper one is closed to others
+		if err := os.Chmod(d, 0o555); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := os.Chmod(d, 0o700); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	runtime.LockOSThread() // never let go: a thread that is somebody else ends with its goroutine
+	if err := syscall.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Setfsuid(0); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestOpenLocked(t *testing.T) {
@@ -239,15 +369,15 @@ func TestOpenStream(t *testing.T) {
 func TestLedger(t *testing.T) {
 	f := open(t)
 	l := f.DB.Ledger()
-	if v, err := l.Load("k"); v != nil || err != nil {
-		t.Fatal(v, err)
+	if v, stale, err := l.Load("k"); v != nil || stale || err != nil {
+		t.Fatal(v, stale, err)
 	}
 	if err := l.Save("k", []byte(`{"v":1}`)); err != nil {
 		t.Fatal(err)
 	}
 	f.reopen()
-	if v, err := f.DB.Ledger().Load("k"); string(v) != `{"v":1}` || err != nil {
-		t.Fatal(v, err)
+	if v, stale, err := f.DB.Ledger().Load("k"); string(v) != `{"v":1}` || stale || err != nil {
+		t.Fatal(v, stale, err)
 	}
 }
 

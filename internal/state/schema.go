@@ -25,9 +25,13 @@ var (
 	bucketSinks    = []byte("sinks")
 	bucketRetries  = []byte("retries")
 	bucketBudgets  = []byte("budgets")
+	bucketStale    = []byte("stale") // made where it is needed
 
 	keySchema   = []byte("schema")
 	keyStamp    = []byte("stamp")
+	keyCommit   = []byte("committed")
+	keyRestored = []byte("restored")
+	keyHoles    = []byte("holes")
 	keyMeta     = []byte("meta")
 	keyBackfill = []byte("backfill")
 	keyChanges  = []byte("schema_changes")
@@ -47,9 +51,12 @@ var migrations = []func(tx *bolt.Tx) error{
 	createBuckets,
 }
 
+// rootBuckets are those that the newest schema has for certain.
+var rootBuckets = [][]byte{bucketMeta, bucketAccounts, bucketStreams, bucketRecords, bucketIDs, bucketStaged,
+	bucketHeld, bucketOdd, bucketEvents, bucketSinks, bucketRetries, bucketBudgets}
+
 func createBuckets(tx *bolt.Tx) error {
-	for _, name := range [][]byte{bucketMeta, bucketAccounts, bucketStreams, bucketRecords, bucketIDs, bucketStaged,
-		bucketHeld, bucketOdd, bucketEvents, bucketSinks, bucketRetries, bucketBudgets} {
+	for _, name := range rootBuckets {
 		if _, err := tx.CreateBucket(name); err != nil {
 			return err
 		}
@@ -62,28 +69,22 @@ type schema struct {
 	Version int `json:"version"`
 }
 
-// errUpToDate rolls a migration back that has nothing to do: an empty commit
+// errUpToDate rolls a transaction back that has nothing to do: an empty commit
 // would write all the same.
 var errUpToDate = errors.New("up to date")
 
 // migrate runs what the file has not seen yet, and the new version with it, in
 // one transaction: a crash leaves the old file or the new one.
 func (db *DB) migrate() error {
-	err := db.bolt.Update(func(tx *bolt.Tx) error {
-		s := schema{V: 1}
-		if meta := tx.Bucket(bucketMeta); meta != nil {
-			if err := json.Unmarshal(meta.Get(keySchema), &s); err != nil {
-				return errors.New("its schema version cannot be read: it is not syncd's")
-			}
-		} else if k, _ := tx.Cursor().First(); k != nil {
-			return fmt.Errorf("a bbolt file of something else (its first bucket is %q)", k)
-		}
-		switch {
-		case s.Version > len(migrations):
-			return fmt.Errorf("%w (schema %d, this one knows %d): use that version", ErrNewer, s.Version, len(migrations))
-		case s.Version == len(migrations):
-			return errUpToDate
-		}
+	var s schema
+	err := db.bolt.View(func(tx *bolt.Tx) (err error) {
+		s, err = readSchema(tx)
+		return err
+	})
+	if err != nil || s.Version == len(migrations) {
+		return err
+	}
+	return db.writer.write(func(tx *bolt.Tx) error {
 		for ; s.Version < len(migrations); s.Version++ {
 			if err := migrations[s.Version](tx); err != nil {
 				return fmt.Errorf("migrate schema %d to %d: %w", s.Version, s.Version+1, err)
@@ -91,10 +92,45 @@ func (db *DB) migrate() error {
 		}
 		return putJSON(tx.Bucket(bucketMeta), keySchema, s)
 	})
-	if errors.Is(err, errUpToDate) {
-		return nil
+}
+
+// readSchema returns the version of a file, and refuses one that is not ours.
+func readSchema(tx *bolt.Tx) (schema, error) {
+	s := schema{V: 1}
+	if meta := tx.Bucket(bucketMeta); meta != nil {
+		if err := json.Unmarshal(meta.Get(keySchema), &s); err != nil || s.Version < 1 {
+			return s, damaged("its schema version cannot be read")
+		}
+	} else if k, _ := tx.Cursor().First(); k != nil {
+		return s, damaged("a bbolt file of something else (its first bucket is %q)", k)
+	} else if tx.ID() > 1 { // a new file has seen no commit
+		return s, damaged("its root is empty")
 	}
-	return err
+	if s.Version > len(migrations) {
+		return s, fmt.Errorf("%w (schema %d, this one knows %d): use that version", ErrNewer, s.Version, len(migrations))
+	}
+	if s.Version < len(migrations) {
+		return s, nil
+	}
+	for _, name := range rootBuckets {
+		if tx.Bucket(name) == nil {
+			return s, damaged("it has no bucket %q", name)
+		}
+	}
+	return s, errors.Join(paired(tx, bucketRecords, bucketIDs), paired(tx, bucketIDs, bucketRecords))
+}
+
+// paired checks that each stream below one bucket is below another too.
+func paired(tx *bolt.Tx, one, other []byte) error {
+	b := tx.Bucket(one)
+	return b.ForEachBucket(func(account []byte) error {
+		return b.Bucket(account).ForEachBucket(func(stream []byte) error {
+			if nested(tx, other, string(account), string(stream)) == nil {
+				return damaged("%s/%s is in %q and not in %q", account, stream, one, other)
+			}
+			return nil
+		})
+	})
 }
 
 // marshal is json.Marshal without the escaping of <, > and &, which would change

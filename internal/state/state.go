@@ -13,6 +13,9 @@
 //	meta
 //	  schema      {"v":1,"version":N}     which migrations this file has seen
 //	  stamp       8 bytes                 the highest reading stamp that a record, or a held or staged item carries
+//	  committed   8 bytes                 when the file was last written to, Unix milliseconds
+//	  restored    8 bytes                 the mark of the backup that this file was, once it has been opened: see Backup
+//	  holes       {"v":1,"holes":[{"after","last"}]}   sequences that no event has, as far as anything below is kept
 //	accounts
 //	  <account>   {"v":1,"marketplace","seller","first_poll"}   the pinned seller
 //	streams
@@ -64,6 +67,8 @@
 //	      <seq>                      empty   heads and followers; the first one holds the log, and the bucket's own sequence counts them
 //	budgets
 //	  <bucket>    {"v":1,…}, apiclient's own
+//	stale
+//	  <bucket>    what budgets held when the file was a backup, until it is saved anew
 //
 // # Keys and locality
 //
@@ -75,18 +80,13 @@
 package state
 
 import (
-	"encoding/binary"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // ErrLocked says that another process has the state file open.
@@ -98,7 +98,8 @@ type Config struct {
 	LockTimeout time.Duration // how long to wait for another process to let go; default 1 s
 	Observe     func(d time.Duration)
 
-	// Commit runs every commit after Open; nil: nothing stands in between. Tests
+	// Commit runs every commit of what the file holds, that of Open which makes a
+	// backup a file of its own included; nil: nothing stands in between. Tests
 	// let commits fail with it, before they took effect and after, and look at the
 	// file between two of them.
 	Commit func(commit func() error) error
@@ -109,7 +110,11 @@ type DB struct {
 	bolt    *bolt.DB
 	observe func(time.Duration)
 	commit  func(commit func() error) error
+	writer  writer
 	stamp   atomic.Uint64 // last reading stamp given out
+
+	restored   bool // by this Open
+	lastCommit time.Time
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]struct{}
@@ -117,7 +122,8 @@ type DB struct {
 
 // Open opens the state file, creating it with mode 0600, and brings its schema up
 // to date. A file that is locked, damaged, foreign or of a newer syncd is refused
-// and left as it is; opening one that is up to date changes no byte of it.
+// and left as it is; opening one that is up to date changes no byte of it. A copy
+// made by Backup becomes a file of its own: see restore.
 func Open(cfg Config) (*DB, error) {
 	if cfg.LockTimeout == 0 {
 		cfg.LockTimeout = time.Second
@@ -128,12 +134,11 @@ func Open(cfg Config) (*DB, error) {
 	if cfg.Commit == nil {
 		cfg.Commit = func(commit func() error) error { return commit() }
 	}
-	if dir := filepath.Dir(cfg.Path); !isDir(dir) {
-		return nil, fmt.Errorf("state file %s: its directory %s does not exist: create it, or set state.path", cfg.Path, dir)
-	}
 	if err := create(cfg.Path); err != nil {
-		return nil, fmt.Errorf("create the state file %s: %w", cfg.Path, err)
+		return nil, refused(cfg.Path, err)
 	}
+	var file *os.File
+	var mark uint64
 	b, err := bolt.Open(cfg.Path, 0o600, &bolt.Options{
 		Timeout: cfg.LockTimeout,
 		// The free list is rebuilt at open instead of being written with each
@@ -143,44 +148,50 @@ func Open(cfg Config) (*DB, error) {
 		// Address space, not memory: where the file outgrows its mapping, bbolt waits
 		// for every reader, and copies all that the transaction has written.
 		InitialMmapSize: 1 << 30,
-		OpenFile:        openWhole,
-	})
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("state file %s: %w by another process: stop it, or use the running daemon", cfg.Path, ErrLocked)
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrVersionMismatch), errors.Is(err, bolterrors.ErrChecksum),
-		errors.Is(err, errTruncated):
-		return nil, fmt.Errorf("state file %s: %w: it is damaged or not syncd's; it was left as it is: restore a backup, or set state.path to another file", cfg.Path, err)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("state file %s: %w: syncd must own it and its directory", cfg.Path, err)
-	case err != nil:
-		return nil, fmt.Errorf("state file %s: %w", cfg.Path, err)
-	}
-	db := &DB{bolt: b, observe: cfg.Observe, commit: cfg.Commit, watchers: make(map[chan struct{}]struct{})}
-	if err := db.migrate(); err != nil {
-		b.Close()
-		return nil, fmt.Errorf("state file %s: %w", cfg.Path, err)
-	}
-	err = b.View(func(tx *bolt.Tx) error {
-		if v := tx.Bucket(bucketMeta).Get(keyStamp); len(v) == 8 {
-			db.stamp.Store(binary.BigEndian.Uint64(v))
-		}
-		return nil
+		OpenFile: func(name string, _ int, _ os.FileMode) (_ *os.File, err error) {
+			if file, err = openWhole(name, cfg.LockTimeout); err == nil {
+				mark = markOf(file)
+			}
+			return file, err
+		},
 	})
 	if err != nil {
+		return nil, refused(cfg.Path, err)
+	}
+	db := &DB{
+		bolt: b, observe: cfg.Observe, commit: cfg.Commit, watchers: make(map[chan struct{}]struct{}),
+		writer: writer{bolt: b, file: file, transact: b.Update, listFrom: listFrom, dead: make(chan struct{})},
+	}
+	if err := db.migrate(); err != nil {
 		b.Close()
-		return nil, fmt.Errorf("state file %s: %w", cfg.Path, err)
+		return nil, refused(cfg.Path, err)
+	}
+	err = b.View(func(tx *bolt.Tx) error {
+		db.stamp.Store(number(tx, keyStamp))
+		if ms := number(tx, keyCommit); ms != 0 {
+			db.lastCommit = time.UnixMilli(int64(ms)).UTC()
+		}
+		db.restored = mark > restored(tx)
+		return nil
+	})
+	if err == nil && db.restored {
+		err = db.restore(mark, time.Now())
+	}
+	if err != nil {
+		b.Close()
+		return nil, refused(cfg.Path, err)
 	}
 	return db, nil
 }
 
-func isDir(path string) bool {
-	fi, err := os.Stat(path)
-	return err == nil && fi.IsDir()
+// Close waits for running transactions and closes the file.
+func (db *DB) Close() error {
+	db.writer.listFree(db.Size())
+	return db.bolt.Close()
 }
 
-// Close waits for running transactions and closes the file.
-func (db *DB) Close() error { return db.bolt.Close() }
+// Broken is closed when a write has failed with ErrBroken, whoever made it.
+func (db *DB) Broken() <-chan struct{} { return db.writer.dead }
 
 // Size returns the size of the state file in bytes.
 func (db *DB) Size() int64 {
@@ -204,7 +215,15 @@ func (db *DB) Stamp() uint64 { return db.stamp.Add(1) }
 // on disk; after an error, or a crash before that, none of them is.
 func (db *DB) update(fn func(tx *bolt.Tx) error) error {
 	start := time.Now()
-	err := db.commit(func() error { return db.bolt.Update(fn) })
+	err := db.commit(func() error {
+		return db.writer.write(func(tx *bolt.Tx) error {
+			if err := fn(tx); err != nil {
+				return err
+			}
+			// Meta is small and lies in the root page, which every commit writes.
+			return putNumber(tx, keyCommit, uint64(time.Now().UnixMilli()))
+		})
+	})
 	if err == nil {
 		db.observe(time.Since(start))
 	}

@@ -161,17 +161,30 @@ type Ledger struct{ db *DB }
 // Ledger returns the budgets' part of the state.
 func (db *DB) Ledger() *Ledger { return &Ledger{db} }
 
-// Load returns a copy of what was saved under key, or nil.
-func (l *Ledger) Load(key string) ([]byte, error) {
-	var v []byte
-	err := l.db.bolt.View(func(tx *bolt.Tx) error {
-		v = bytes.Clone(tx.Bucket(bucketBudgets).Get([]byte(key)))
+// Load returns a copy of what was saved under key, or nil. Stale: the file was a
+// backup, and the key was not saved since it was opened; others may have spent
+// the budget meanwhile, so the bucket counts as empty, also where there is no
+// value.
+func (l *Ledger) Load(key string) (value []byte, stale bool, err error) {
+	err = l.db.bolt.View(func(tx *bolt.Tx) error {
+		value = bytes.Clone(tx.Bucket(bucketBudgets).Get([]byte(key)))
+		if value == nil && restored(tx) > 0 {
+			stale = true
+			value = bytes.Clone(tx.Bucket(bucketStale).Get([]byte(key)))
+		}
 		return nil
 	})
-	return v, err
+	return value, stale, err
 }
 
 // Save makes value durable under key.
 func (l *Ledger) Save(key string, value []byte) error {
-	return l.db.update(func(tx *bolt.Tx) error { return tx.Bucket(bucketBudgets).Put([]byte(key), value) })
+	return l.db.update(func(tx *bolt.Tx) error {
+		if stale := tx.Bucket(bucketStale); stale != nil {
+			if err := stale.Delete([]byte(key)); err != nil {
+				return err
+			}
+		}
+		return tx.Bucket(bucketBudgets).Put([]byte(key), value)
+	})
 }

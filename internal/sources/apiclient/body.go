@@ -27,14 +27,23 @@ var errTooLong = errors.New("too long")
 // reader above it makes of that is not asked.
 type body struct {
 	r    io.Reader
-	left int64  // bytes that may still come
-	err  error  // of r, but for its end; or errTooLong
-	head []byte // the first maxHead bytes
+	left int64        // bytes that may still come
+	err  error        // of r, but for its end; or errTooLong
+	head []byte       // the first maxHead bytes
+	turn func() error // waits for the turn of a large answer; nil: it has it
+	free int64        // bytes that may come before that
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
+	}
+	if b.turn != nil && b.free <= 0 {
+		turn := b.turn
+		b.turn = nil
+		if b.err = turn(); b.err != nil {
+			return 0, b.err
+		}
 	}
 	// One byte more than may come tells an answer that is too long from one that
 	// just fits.
@@ -43,6 +52,7 @@ func (b *body) Read(p []byte) (int, error) {
 		n, err = int(b.left), errTooLong
 	}
 	b.left -= int64(n)
+	b.free -= int64(n)
 	b.head = append(b.head, p[:min(n, maxHead-len(b.head))]...)
 	if err != nil && err != io.EOF {
 		b.err = err
@@ -50,13 +60,17 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// read lets take read the body of a 2xx answer, and says what went wrong. cancel
-// ends ctx, and with it the request.
-func (c *Client) read(ctx context.Context, cancel context.CancelFunc, resp *http.Response, take func(io.Reader) error) *sources.Error {
+// read lets take read the body of a 2xx answer, and says what went wrong. limit
+// ends ctx, and with it the request; it stands still while a large answer waits for
+// its turn.
+func (c *Client) read(ctx context.Context, limit *deadline, large func(context.Context) error, resp *http.Response, take func(io.Reader) error) *sources.Error {
 	if how := encoding(resp); how != "" {
 		return &sources.Error{Kind: sources.Unreadable, Status: resp.StatusCode, Err: fmt.Errorf("the answer is encoded as %s, which was not asked for", how)}
 	}
-	b := &body{r: resp.Body, left: c.cfg.MaxBody}
+	b := &body{r: resp.Body, left: c.cfg.MaxBody, free: sources.LargeAnswer}
+	if large != nil {
+		b.turn = func() error { return limit.without(func() error { return large(ctx) }) }
+	}
 	err := take(b)
 	e := &sources.Error{Kind: sources.Unreadable, Status: resp.StatusCode, Err: err}
 	switch {
@@ -69,7 +83,7 @@ func (c *Client) read(ctx context.Context, cancel context.CancelFunc, resp *http
 		}
 		e.Err = fmt.Errorf("read the answer: %w", networkError(ctx, b.err))
 	}
-	b.drain(cancel)
+	b.drain(limit.end)
 	if e.Err == nil {
 		return nil
 	}
@@ -80,10 +94,11 @@ func (c *Client) read(ctx context.Context, cancel context.CancelFunc, resp *http
 }
 
 // drain reads what is left of an answer that need not be read, but not for long.
-func (b *body) drain(cancel context.CancelFunc) {
+func (b *body) drain(cancel func()) {
 	if b.err != nil {
 		return
 	}
+	b.turn = nil // nothing of it is kept
 	t := time.AfterFunc(drainTime, cancel)
 	defer t.Stop()
 	b.left = min(b.left, drainMost)

@@ -2,10 +2,10 @@ package apiclient
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,10 +26,16 @@ type Limit struct {
 // the budget, so it is saved before each spend. Faster buckets just start empty.
 const slowInterval = 10 * time.Second
 
-// settle is how long the last requests of a killed process may take to arrive.
-// The kernel goes on sending what the process had written; two lost packets are
-// sent again within that time.
-const settle = 2 * time.Second
+// A request arrives at most maxSend + maxWay after its token was spent, if ever.
+const (
+	// maxSend is how long after that it may leave: no Client has a longer Timeout,
+	// and nobody to whom a token is lent takes longer.
+	maxSend = 30 * time.Second
+	// maxWay is how long it may be on its way. The kernel goes on sending what a
+	// process wrote that was killed or has given up: lost seven times in a row, a
+	// packet is sent again 25 s after the first time.
+	maxWay = 30 * time.Second
+)
 
 // courtesyLocked is how long, in a process that has just begun, the first one to come
 // to a slow bucket lets those go ahead whose turn it is: a part of its interval,
@@ -39,105 +45,49 @@ func (b *Bucket) courtesyLocked() time.Duration {
 	return min(b.pause/10, 30*time.Second)
 }
 
-// Ledger keeps what must survive the process. Save returns when the value is
-// durable. Both may be called concurrently.
-type Ledger interface {
-	Load(key string) ([]byte, error) // nil: nothing saved
-	Save(key string, value []byte) error
-}
-
-// Bucket is the client's side of one of the marketplace's token buckets. It is
-// always at most as full as the marketplace's own, whatever the network does:
+// Bucket is the client's side of one of the marketplace's token buckets. At every
+// moment the marketplace's holds one token for each request that is on its way,
+// one for each token here, and where the burst is above 1 another one, whatever
+// the network does:
 //
-//   - it starts empty (a slow one as saved), and where an earlier process may
-//     have spent from it it stays shut for settle: what a killed process sent
-//     may still be on its way;
+//   - it starts empty (a slow one as saved), and an earlier process's requests
+//     count as on their way for as long as they may be;
 //   - with a burst above 1 one token is never spent, for jitter on the way, and
-//     while requests are in flight it does not fill up above what would be left
+//     while requests are on their way it does not fill up above what would be left
 //     if all of them arrived only now: a full bucket of the marketplace starts
 //     to refill when a request arrives, not when it left;
 //   - with a burst of 1 the pause is the interval + 2 % + 2 s (contract G1), and
-//     at least the interval from the answer on;
+//     at least the interval from the answer on, or from when a request that got
+//     none has arrived at the latest;
 //   - the marketplace's headers only ever lower it.
 //
 // Those who wait share it by their weights: see queue.
 //
 // All methods are safe for concurrent use.
 type Bucket struct {
-	key    string
+	key    Key
 	limit  Limit
 	ledger Ledger
 	log    *slog.Logger
 
 	mu        sync.Mutex
+	accounts  []string // whose budget this is, for the log
 	share     float64
 	pause     time.Duration // time for one token, share and slack included
 	usable    int           // tokens that may ever be spent at once
 	limiter   *rate.Limiter
-	kept      bool      // the ledger knows that the bucket was used
-	notBefore time.Time // the marketplace's word, the pause after the answer from a bucket of one, or settle
+	kept      bool      // the ledger has the bucket
+	found     bool      // the ledger lacks what was found out when the process began
+	told      int       // fast buckets: requests that the ledger knows to be on their way until the process dies; -1: to be saved with the next one
+	notBefore time.Time // the marketplace's word, or with a burst of 1 the pause after a late answer
 	cooling   bool      // notBefore is the marketplace's word
 	throttled int       // 429s in a row, those of one storm counted as one
 	stormed   uint64    // the last request sent before the latest of them
 	sent      uint64
-	inFlight  map[uint64]struct{} // numbers of the requests without an answer yet
+	inFlight  map[uint64]struct{} // numbers of the requests that have not ended yet
+	lost      []time.Time         // burst above 1: by when those will have arrived that ended without an answer, or with an earlier process
 	queue     queue               // the first in it alone may spend
 	began     time.Time
-}
-
-// saved is a bucket in the ledger. Times are wall clock, Unix milliseconds: a
-// monotonic reading means nothing to the next process. A fast bucket is saved
-// once, so that the next process knows that there was an earlier one, and after
-// a 429.
-type saved struct {
-	V         int   `json:"v"`
-	FullAt    int64 `json:"full_at,omitempty"`    // slow buckets: when it will be full again
-	NotBefore int64 `json:"not_before,omitempty"` // what a 429 said
-
-	Flows map[string]savedFlow `json:"flows,omitempty"` // slow buckets: whose turn it is
-}
-
-func newBucket(key string, limit Limit, share float64, ledger Ledger, log *slog.Logger) (*Bucket, error) {
-	b := &Bucket{key: key, limit: limit, ledger: ledger, log: log, inFlight: make(map[uint64]struct{})}
-	raw, err := ledger.Load(key)
-	if err != nil {
-		return nil, fmt.Errorf("load budget %s: %w", key, err)
-	}
-	var s saved
-	if raw != nil {
-		if err := json.Unmarshal(raw, &s); err != nil || s.V != 1 {
-			return nil, fmt.Errorf("load budget %s: %q is not a saved budget", key, raw)
-		}
-	}
-	// Saved times become distances from now, which has a monotonic reading: a
-	// wall clock that jumps from here on changes nothing.
-	now := time.Now()
-	b.began = now
-	b.queue.load(s.Flows, now)
-	b.kept = raw != nil
-	b.setShareLocked(share)
-	switch {
-	case !b.kept && b.slowLocked(): // contract §4 grants it one token
-		b.levelLocked(now, 1)
-	case !b.kept:
-		b.levelLocked(now, 0)
-	case b.slowLocked() && s.FullAt != 0:
-		// Further off than an empty bucket needs: the clock was set back, or the
-		// share raised.
-		missing := float64(time.UnixMilli(s.FullAt).Sub(now)) / float64(b.pause)
-		b.levelLocked(now, max(float64(b.usable)-max(missing, 0), 0))
-	default:
-		b.notBefore = now.Add(settle)
-		b.levelLocked(b.notBefore, 0)
-	}
-	if d := time.UnixMilli(s.NotBefore).Sub(now); s.NotBefore != 0 && d > 0 {
-		if d > 2*maxRetryAfter { // nobody can have said so: the clock was set back since
-			d = max(time.Minute, b.pause)
-		}
-		b.coolLocked(now.Add(max(d, b.waitLocked(now, 0))))
-		log.Warn("still cooling down: somebody else spends this seller's budget", "budget", key, "for", time.Until(b.notBefore).Round(time.Second))
-	}
-	return b, nil
 }
 
 // maxPause bounds what a tiny share makes of an interval.
@@ -156,15 +106,19 @@ func (b *Bucket) setShareLocked(share float64) {
 	}
 }
 
-// changeShare makes the bucket obey a new share. It keeps one token at most: what
-// a larger share had saved up is not a smaller one's to spend.
-func (b *Bucket) changeShare(share float64) {
+// change makes the bucket that of other accounts, and obey a new share. Then it
+// keeps one token at most: what a larger share had saved up is not a smaller one's
+// to spend.
+func (b *Bucket) change(accounts []string, share float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.accounts = accounts
 	if share == b.share {
 		return
 	}
-	at := later(time.Now(), b.notBefore)
+	now := time.Now()
+	b.holdLocked(now)
+	at := later(now, b.notBefore)
 	level := b.limiter.TokensAt(at)
 	b.setShareLocked(share)
 	b.levelLocked(at, min(max(level, 0), 1))
@@ -184,14 +138,27 @@ func (b *Bucket) coolLocked(t time.Time) {
 	b.levelLocked(t, 1)
 }
 
-// holdLocked keeps the tokens, while requests are in flight, below what would be
-// left if all of them arrived only now.
+// onTheirWayLocked counts the requests that may not have arrived yet.
+func (b *Bucket) onTheirWayLocked() int { return len(b.inFlight) + len(b.lost) }
+
+// holdLocked keeps the tokens, while requests are on their way, below what would
+// be left if all of them arrived only now.
 func (b *Bucket) holdLocked(now time.Time) {
 	if b.limit.Burst == 1 || now.Before(b.notBefore) {
 		return
 	}
-	if most := float64(max(b.limit.Burst-1-len(b.inFlight), 0)); b.limiter.TokensAt(now) > most {
-		b.levelLocked(now, most)
+	for len(b.lost) > 0 && !now.Before(b.lost[0]) {
+		b.capLocked(b.lost[0]) // up to then it held fewer
+		if b.lost = slices.Delete(b.lost, 0, 1); len(b.lost) == 0 {
+			b.told = -1 // or the next process would wait for them once more
+		}
+	}
+	b.capLocked(now)
+}
+
+func (b *Bucket) capLocked(t time.Time) {
+	if most := float64(max(b.limit.Burst-1-b.onTheirWayLocked(), 0)); b.limiter.TokensAt(t) > most {
+		b.levelLocked(t, most)
 	}
 }
 
@@ -205,9 +172,15 @@ func (b *Bucket) waitLocked(now time.Time, ahead int) time.Duration {
 		b.cooling = false
 	}
 	b.holdLocked(now)
+	tokens := b.limiter.TokensAt(at)
+	// So many have to arrive before there can be a token at all. An answer wakes us;
+	// for what is lost only time does.
+	if over := min(b.onTheirWayLocked()-(b.limit.Burst-2), len(b.lost)); over > 0 && b.lost[over-1].After(at) {
+		at, tokens = b.lost[over-1], 0
+	}
 	wait := at.Sub(now)
 	const hair = 1e-8 // of a token: what floats lose
-	if missing := float64(1+ahead) - b.limiter.TokensAt(at); missing > hair {
+	if missing := float64(1+ahead) - tokens; missing > hair {
 		wait += time.Duration(missing*float64(b.pause)) + time.Microsecond // rounded up, or the wait ends a hair too early
 	}
 	if b.limit.Burst == 1 && len(b.inFlight) > 0 {
@@ -218,6 +191,13 @@ func (b *Bucket) waitLocked(now time.Time, ahead int) time.Duration {
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
 		return a
 	}
 	return b
@@ -243,14 +223,16 @@ func (b *Bucket) Acquire(ctx context.Context, f Flow) (*Grant, error) {
 func (b *Bucket) acquire(ctx context.Context, f Flow, patient bool) (*Grant, error) {
 	start := time.Now()
 	b.mu.Lock()
-	w := b.queue.join(f, patient, start)
+	w := b.queue.join(f, patient, b.slowLocked(), start)
 	deadline, hurried := ctx.Deadline()
 	w.hurried = hurried
-	if !w.flow.saved && b.kept && b.slowLocked() {
-		// Or a process that always dies before its second token, as `once` does,
-		// would give each token to the same flow: nobody would remember the others.
+	if b.found || !w.flow.saved && b.kept && b.slowLocked() {
+		// Or processes that always die before their first token would wait for the
+		// same requests again and again; and one that always dies before its second, as
+		// `once` does, would give each token to the same flow: nobody would remember
+		// the others.
 		if err := b.saveAnewLocked(); err != nil {
-			b.log.Error("whose turn it is could not be saved", "budget", b.key, "flow", f.Name, "err", err)
+			b.log.Error("a budget could not be saved: a restart might wait once more for what this process waits for", "budget", b.key.String(), "flow", f.Name, "err", err)
 		}
 	}
 	b.wakeLocked() // those behind it have longer to wait
@@ -270,7 +252,7 @@ func (b *Bucket) acquire(ctx context.Context, f Flow, patient bool) (*Grant, err
 			return b.spendLocked(w, now, start)
 		}
 		if hurried && now.Add(d).After(deadline) {
-			return nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key,
+			return nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key.String(),
 				Until: now.Add(d), Err: fmt.Errorf("the next request is allowed at %s", now.Add(d).UTC().Format(time.RFC3339))}
 		}
 		var timer <-chan time.Time
@@ -301,11 +283,11 @@ func (b *Bucket) turnLocked(now time.Time, ahead int) time.Duration {
 // keep the spend the token stays: no request leaves.
 func (b *Bucket) spendLocked(w *waiter, now, start time.Time) (*Grant, error) {
 	undo := b.queue.serve(w, now)
-	if b.slowLocked() || !b.kept {
+	if b.slowLocked() || b.told <= b.onTheirWayLocked() {
 		full := now.Add(time.Duration((float64(b.usable) - b.limiter.TokensAt(now) + 1) * float64(b.pause)))
-		if err := b.saveLocked(full); err != nil {
+		if err := b.saveLocked(full, 1); err != nil {
 			undo()
-			return nil, &sources.Error{Kind: sources.Temporary, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key,
+			return nil, &sources.Error{Kind: sources.Temporary, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key.String(),
 				Err: fmt.Errorf("save the budget before a request: %w", err)}
 		}
 	}
@@ -315,36 +297,18 @@ func (b *Bucket) spendLocked(w *waiter, now, start time.Time) (*Grant, error) {
 	return &Grant{bucket: b, number: b.sent, Waited: now.Sub(start)}, nil
 }
 
-// saveLocked makes durable that the bucket will be full at full.
-func (b *Bucket) saveLocked(full time.Time) error {
-	s := saved{V: 1}
-	if b.slowLocked() {
-		s.FullAt = full.UnixMilli() + 1
-		s.Flows = b.queue.save(time.Now())
-	}
-	if b.cooling {
-		// By today's wall clock, which may have been set since notBefore was.
-		s.NotBefore = time.Now().Add(time.Until(b.notBefore)).UnixMilli() + 1
-	}
-	raw, err := json.Marshal(s)
-	if err == nil {
-		err = b.ledger.Save(b.key, raw)
-	}
-	if err == nil {
-		b.kept = true
-	}
-	return err
-}
-
 // Answer is what the marketplace said about the budget with one answer.
 type Answer struct {
 	Remaining  int           // X-Ratelimit-Remaining; negative: not said
 	Throttled  bool          // 429 or 420
 	RetryAfter time.Duration // with Throttled; 0: not said
+	Lost       bool          // there was no answer: the request may still be on its way
+	Unsent     bool          // the request never left: the token was not used
 }
 
-// Answered ends the request that g paid for. Call it also when there was no
-// answer, with Remaining -1.
+// Answered ends the request that g paid for, as soon as its answer begins: it has
+// arrived then. Call it also when there was no answer, with Remaining -1 and, unless
+// the request never left, Lost.
 func (g *Grant) Answered(a Answer) {
 	b := g.bucket
 	b.mu.Lock()
@@ -352,27 +316,43 @@ func (g *Grant) Answered(a Answer) {
 	now := time.Now()
 	b.holdLocked(now) // while this request still counts as in flight
 	delete(b.inFlight, g.number)
-	if !a.Throttled && g.number > b.stormed {
+	if a.Lost && b.limit.Burst > 1 {
+		b.lost = append(b.lost, now.Add(maxWay))
+	}
+	if !a.Throttled && !a.Lost && !a.Unsent && g.number > b.stormed {
 		b.throttled = 0
 	}
 	switch {
 	case a.Throttled:
 		b.throttledLocked(g, now, a.RetryAfter)
+	case a.Unsent:
+		// A machine whose network comes up late must not lose an hour of a slow budget
+		// for it. A fast one would hardly notice.
+		if !b.slowLocked() || now.Before(b.notBefore) {
+			break
+		}
+		b.levelLocked(now, min(max(b.limiter.TokensAt(now), 0)+1, float64(b.usable)))
+		if err := b.saveAnewLocked(); err != nil {
+			b.log.Error("a budget could not be saved: a restart might wait longer than it has to", "budget", b.key.String(), "err", err)
+		}
 	case b.limit.Burst == 1: // Remaining is always 0 here
-		// It arrived at the latest now: one whole interval from here is safe,
-		// however long the request was on its way.
-		if d := b.limit.Interval; d > b.waitLocked(now, 0) {
-			b.notBefore = now.Add(d)
-			if err := b.saveLocked(b.notBefore); err != nil {
-				b.log.Error("a late answer could not be saved: a restart might ask too early", "budget", b.key, "err", err)
-			}
+		// It arrived, or will, at the latest then: one whole interval from there is
+		// safe, however long the request was on its way.
+		d := b.limit.Interval
+		if a.Lost {
+			d += maxWay
+		}
+		b.notBefore = later(b.notBefore, now.Add(d))
+		// Not saved, it counts as on its way for as long as it might have been.
+		if err := b.saveAnewLocked(); err != nil {
+			b.log.Error("a budget could not be saved: a restart might wait longer than it has to", "budget", b.key.String(), "err", err)
 		}
 	case a.Remaining >= 0 && !now.Before(b.notBefore):
 		// The marketplace had Remaining tokens after this request. Others may
 		// have reached it since, or may still: all that left later, and earlier
 		// ones without an answer. Overlapping answers come in any order, and a
 		// late one only makes this lower.
-		others := int(b.sent - g.number)
+		others := int(b.sent-g.number) + len(b.lost)
 		for n := range b.inFlight {
 			if n < g.number {
 				others++
@@ -401,39 +381,31 @@ func (b *Bucket) throttledLocked(g *Grant, now time.Time, retry time.Duration) {
 	// Clients that came back to the second were refused for ever: slack, more of
 	// it each time in a row.
 	slack := retry/50 + 2*time.Second
-	slack = min(slack<<min(b.throttled-1, 8), max(10*time.Minute, slack))
+	if b.limit.Burst > 1 { // one more than is spent then
+		slack = max(slack, retry/50+b.limit.Interval)
+	}
+	slack = min(slack<<min(max(b.throttled-1, 0), 8), max(10*time.Minute, slack))
 	// What is still on its way may get the tokens that come back. And the header
 	// may make us wait longer than we would have, never shorter.
-	wait := retry + slack + time.Duration(len(b.inFlight))*b.pause
+	wait := retry + slack + time.Duration(b.onTheirWayLocked())*b.pause
 	until := now.Add(max(wait, b.waitLocked(now, 0)))
 	if !until.After(b.notBefore) {
 		return
 	}
 	b.coolLocked(until)
-	if !again {
-		b.log.Warn("cooling down: somebody else spends this seller's budget",
-			"budget", b.key, "for", until.Sub(now).Round(time.Second), "until", until.UTC().Format(time.RFC3339))
+	if !again && b.throttled == 1 { // the others are the same storm, or the next gust
+		b.coolingLogLocked("cooling down: somebody else spends this seller's budget", now)
 	}
-	if err := b.saveLocked(until.Add(time.Duration(b.usable-1) * b.pause)); err != nil {
-		b.log.Error("the cool-down could not be saved: a restart would ask too early", "budget", b.key, "err", err)
+	if err := b.saveLocked(until.Add(time.Duration(b.usable-1)*b.pause), 0); err != nil {
+		b.log.Error("the cool-down could not be saved: a restart would ask too early", "budget", b.key.String(), "err", err)
 	}
 }
 
-// saveAnew saves what the next process must know by the wall clock of now.
-func (b *Bucket) saveAnew() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.saveAnewLocked()
-}
-
-func (b *Bucket) saveAnewLocked() error {
-	now := time.Now()
-	if !b.kept || !b.slowLocked() && !now.Before(b.notBefore) {
-		return nil
-	}
-	at := later(now, b.notBefore)
-	missing := max(float64(b.usable)-b.limiter.TokensAt(at), 0)
-	return b.saveLocked(now.Add(at.Sub(now) + time.Duration(missing*float64(b.pause))))
+// coolingLogLocked tells the operator what he cannot see elsewhere: whose budget it
+// is, and until when nothing will be asked.
+func (b *Bucket) coolingLogLocked(what string, now time.Time) {
+	b.log.Warn(what, "account", strings.Join(b.accounts, ","), "budget", b.key.Group, "seller", b.key.Seller,
+		"for", b.notBefore.Sub(now).Round(time.Second), "until", b.notBefore.UTC().Format(time.RFC3339))
 }
 
 // wakeLocked makes those look again to whom it matters that whose turn it is, or

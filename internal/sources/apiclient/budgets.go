@@ -21,6 +21,8 @@ type Budgets struct {
 	log    *slog.Logger
 	desc   *prometheus.Desc
 
+	began time.Time
+
 	mu      sync.Mutex
 	buckets map[string]*Bucket
 	users   []user
@@ -37,7 +39,7 @@ type user struct {
 
 // NewBudgets returns an empty set of buckets over ledger.
 func NewBudgets(ledger Ledger, log *slog.Logger) *Budgets {
-	return &Budgets{ledger: ledger, log: log, buckets: make(map[string]*Bucket),
+	return &Budgets{ledger: ledger, log: log, buckets: make(map[string]*Bucket), began: time.Now(),
 		desc: prometheus.NewDesc("syncd_budget_tokens", "Requests that could be sent at once now.", []string{"account", "budget"}, nil)}
 }
 
@@ -56,7 +58,7 @@ func (k Key) String() string {
 func (b *Budgets) Bucket(key Key, account string, limit Limit, share float64) (*Bucket, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	bucket, err := b.bucketLocked(key, limit, share)
+	bucket, err := b.bucketLocked(key, []string{account}, limit, share)
 	if err != nil {
 		return nil, err
 	}
@@ -64,23 +66,25 @@ func (b *Budgets) Bucket(key Key, account string, limit Limit, share float64) (*
 	// Reserve came with is nobody's share any more.
 	b.users = slices.DeleteFunc(b.users, func(u user) bool { return u.account == account && u.key.Group == key.Group })
 	b.users = append(b.users, user{account, key, bucket, share})
+	var accounts []string
 	for _, u := range b.users {
 		if u.bucket == bucket {
 			share = min(share, u.share)
+			accounts = append(accounts, u.account)
 		}
 	}
-	bucket.changeShare(share)
+	bucket.change(accounts, share)
 	return bucket, nil
 }
 
-func (b *Budgets) bucketLocked(key Key, limit Limit, share float64) (*Bucket, error) {
+func (b *Budgets) bucketLocked(key Key, accounts []string, limit Limit, share float64) (*Bucket, error) {
 	if limit.Interval <= 0 || limit.Burst < 1 || !(share > 0 && share <= 1) {
 		return nil, fmt.Errorf("budget %s: limit %+v with share %v is not a budget", key, limit, share)
 	}
 	if bucket := b.buckets[key.String()]; bucket != nil {
 		return bucket, nil
 	}
-	bucket, err := newBucket(key.String(), limit, share, b.ledger, b.log)
+	bucket, err := newBucket(key, accounts, limit, share, b.ledger, b.log)
 	if err == nil {
 		b.buckets[key.String()] = bucket
 	}
@@ -97,7 +101,7 @@ func (b *Budgets) bucketLocked(key Key, limit Limit, share float64) (*Bucket, er
 // for that. Exactly one Answered follows the grant.
 func (b *Budgets) Reserve(ctx context.Context, key Key, limit Limit, share float64, flow string) (*Grant, error) {
 	b.mu.Lock()
-	bucket, err := b.bucketLocked(key, limit, share)
+	bucket, err := b.bucketLocked(key, nil, limit, share)
 	b.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -148,12 +152,17 @@ const (
 )
 
 // Run watches the wall clock until ctx ends. What is saved speaks of it, so when
-// it is set (by NTP after a boot, by hand) every bucket that has to outlive the
-// process is saved anew, and once more at the end.
+// it was set since NewBudgets (by NTP after a boot, by hand) every bucket that has
+// to outlive the process is saved anew, and once more at the end: a process that
+// ends in order leaves nothing on its way that the next would have to wait for.
+//
+// A process that dies within watchEvery of a step of more than jump has not seen
+// it: to the next one the clock jumped while syncd was stopped, which G1 excludes.
+// Smaller steps are within the slack.
 func (b *Budgets) Run(ctx context.Context) {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	start, parted := time.Now(), time.Duration(0)
+	parted := time.Duration(0)
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -161,9 +170,9 @@ func (b *Budgets) Run(ctx context.Context) {
 		}
 		now := time.Now()
 		// Round(0) strips the monotonic reading.
-		if d := now.Round(0).Sub(start.Round(0)) - now.Sub(start); ctx.Err() != nil || (d-parted).Abs() > jump {
+		if d := now.Round(0).Sub(b.began.Round(0)) - now.Sub(b.began); ctx.Err() != nil || (d-parted).Abs() > jump {
 			if ctx.Err() == nil {
-				b.log.Warn("the machine's clock was set", "by", (d - parted).Round(time.Millisecond))
+				b.log.Warn("the machine's clock was set, or the machine slept", "by", (d - parted).Round(time.Millisecond))
 			}
 			parted = d
 			b.saveAnew()
@@ -177,7 +186,7 @@ func (b *Budgets) saveAnew() {
 	b.mu.Unlock()
 	for _, bucket := range buckets {
 		if err := bucket.saveAnew(); err != nil {
-			b.log.Error("a budget could not be saved: a restart might ask too early", "budget", bucket.key, "err", err)
+			b.log.Error("a budget could not be saved: a restart might ask too early", "budget", bucket.key.String(), "err", err)
 		}
 	}
 }

@@ -39,13 +39,7 @@ func overspend(t *testing.T, limit apiclient.Limit, share float64, seed uint64) 
 	m := &meter{limit: limit}
 	l := newLedger()
 	crashes := seed%3 != 0
-	// The way there: what a killed process has sent arrives within 2 s; a living one
-	// waits for up to 30 s.
-	there := []time.Duration{0, limit.Interval / 5, limit.Interval, 3 * limit.Interval, 10 * time.Second}[r.IntN(5)]
-	there = min(there, 25*time.Second)
-	if crashes {
-		there = min(there, 2*time.Second)
-	}
+	there := min([]time.Duration{0, limit.Interval / 5, limit.Interval, 3 * limit.Interval, 10 * time.Second}[r.IntN(5)], maxWay)
 	// A network that stalls lets everything that was sent arrive at one instant.
 	stalls := r.IntN(2) == 0 && there > 0
 	back := upTo(r, min(3*limit.Interval, 5*time.Second))

@@ -15,6 +15,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
@@ -37,7 +38,7 @@ type Config struct {
 	Bucket      *Bucket
 	Metrics     *Metrics
 	Transport   http.RoundTripper // NewTransport's, shared by all clients
-	Timeout     time.Duration     // of one request, from sending to the end of the body; default 30 s
+	Timeout     time.Duration     // for a connection, and from there to the end of the body; default 30 s, which is also the most
 	Grace       time.Duration     // how long a request in flight may go on after the context ends; default 5 s
 	MaxBody     int64             // bytes of one answer, decompressed; default 64 MiB
 
@@ -45,6 +46,11 @@ type Config struct {
 	// return nil: then the status alone decides. It sees no more of the body than
 	// maxErrorBody.
 	Classify func(status int, body []byte) *sources.Error
+
+	// Heard is told what the marketplace's clock says, with every answer that says
+	// it, whatever its status. It must be quick and safe for concurrent use. Nil:
+	// nobody wants to know.
+	Heard func(date time.Time)
 }
 
 // Client reads one API group of one account. It is safe for concurrent use.
@@ -88,7 +94,10 @@ func New(cfg Config) (*Client, error) {
 		return nil, fmt.Errorf("the token of %s holds characters that no header can hold", cfg.Account)
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 30 * time.Second
+		cfg.Timeout = maxSend
+	}
+	if cfg.Timeout > maxSend { // the buckets count on it
+		return nil, fmt.Errorf("the timeout of %s is %s, the most is %s", cfg.Account, cfg.Timeout, maxSend)
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = 5 * time.Second
@@ -116,6 +125,9 @@ type Request struct {
 	// anything that was sent, makes the answer an unreadable one; an error of body
 	// itself counts for what it is. Nil: the body does not matter.
 	Read func(body io.Reader, date time.Time) error
+	// As sources.Query says; nil: nobody cares.
+	Sending func()
+	Large   func(ctx context.Context) error
 }
 
 // Response is a 2xx answer whose body Request.Read has taken in.
@@ -189,38 +201,49 @@ func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
 
 	ctx, cancelGrace := grace.Context(ctx, c.cfg.Grace)
 	defer cancelGrace()
-	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Timeout, tooSlow(c.cfg.Timeout))
-	defer cancel()
+	ctx, limit := newDeadline(ctx, c.cfg.Timeout)
+	defer limit.end()
 
 	start := time.Now()
-	answer := Answer{Remaining: -1}
 	code := "none"
 	defer func() {
-		grant.Answered(answer)
 		c.cfg.Metrics.requested(c.cfg.Account, r.Stream, code)
 		c.cfg.Metrics.timed(c.cfg.Marketplace, r.Path, time.Since(start))
-		if answer.Throttled {
-			c.cfg.Metrics.wasThrottled(c.cfg.Account, c.cfg.Budget)
-		}
 	}()
 
 	u := c.base.JoinPath(r.Path)
 	u.RawQuery = r.Query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), oneAttempt{})
+	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { limit.leaves() },
+	}), http.MethodGet, u.String(), oneAttempt{})
 	if err != nil {
+		grant.Answered(Answer{Remaining: -1, Unsent: true})
 		return Response{}, c.failed(r, &sources.Error{Kind: sources.Rejected, Err: err})
 	}
 	req.Header.Set("Authorization", c.cfg.Token)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	if r.Sending != nil {
+		r.Sending()
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return Response{}, c.failed(r, &sources.Error{Kind: sources.Temporary, Err: networkError(ctx, err)})
+		left := limit.left() // without a connection nothing can have
+		grant.Answered(Answer{Remaining: -1, Lost: left, Unsent: !left})
+		return Response{}, c.failed(r, &sources.Error{Kind: sources.Temporary, Unsent: !left, Err: networkError(ctx, err)})
 	}
 	defer resp.Body.Close()
 	arrived := time.Now()
 	code = strconv.Itoa(resp.StatusCode)
-	answer = budgetAnswer(resp)
+	answer := budgetAnswer(resp)
+	grant.Answered(answer)
+	if answer.Throttled {
+		c.cfg.Metrics.wasThrottled(c.cfg.Account, c.cfg.Budget)
+	}
+	date, dateErr := http.ParseTime(resp.Header.Get("Date"))
+	if dateErr == nil && c.cfg.Heard != nil {
+		c.cfg.Heard(date)
+	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		failure := c.refused(ctx, resp, answer)
 		err := c.failed(r, failure)
@@ -229,23 +252,22 @@ func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
 		}
 		return Response{}, err
 	}
-	date := func() time.Time { // moved on: a slow body makes no clock wrong
-		t, err := http.ParseTime(resp.Header.Get("Date"))
-		if err != nil {
+	clock := func() time.Time { // moved on: a slow body makes no clock wrong
+		if dateErr != nil {
 			return time.Time{}
 		}
-		return t.Add(time.Since(arrived))
+		return date.Add(time.Since(arrived))
 	}
 	take := func(body io.Reader) error {
 		if r.Read == nil {
 			return nil
 		}
-		return r.Read(body, date())
+		return r.Read(body, clock())
 	}
-	if e := c.read(ctx, cancel, resp, take); e != nil {
+	if e := c.read(ctx, limit, r.Large, resp, take); e != nil {
 		return Response{}, c.failed(r, e)
 	}
-	return Response{Date: date()}, nil
+	return Response{Date: clock()}, nil
 }
 
 // maxRetryAfter bounds what a header can make us wait. Hours have been seen;
@@ -260,6 +282,12 @@ func budgetAnswer(resp *http.Response) Answer {
 		a.Remaining = int(n)
 	}
 	if !throttled(resp.StatusCode) {
+		// A gateway that did not hear the marketplace, or not the whole request, may
+		// have let it go on all the same.
+		switch resp.StatusCode {
+		case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusGatewayTimeout:
+			a.Lost = a.Remaining < 0
+		}
 		return a
 	}
 	a.Throttled = true

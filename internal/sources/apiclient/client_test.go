@@ -363,7 +363,7 @@ func TestNoConnection(t *testing.T) {
 		n := sourcetest.NewNetwork(t)
 		_ = n.Close()
 		_, err := c2(t, n, "http://user:"+secret+"@api.test/"+secret)
-		if e := failure(t, err); e.Kind != sources.Temporary || !strings.Contains(e.Error(), "refused") {
+		if e := failure(t, err); e.Kind != sources.Temporary || !e.Unsent || !strings.Contains(e.Error(), "refused") {
 			t.Errorf("got %v", e)
 		}
 	})

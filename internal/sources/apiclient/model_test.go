@@ -46,10 +46,11 @@ type meter struct {
 
 // arrive takes a token for a request that arrives now, and says how many are
 // left. retry is how long until there is one, if there was none.
-func (m *meter) arrive() (remaining int, retry time.Duration) {
+func (m *meter) arrive() (remaining int, retry time.Duration) { return m.arriveAt(time.Now()) }
+
+func (m *meter) arriveAt(now time.Time) (remaining int, retry time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
 	m.arrivals = append(m.arrivals, now)
 	if m.fullAt.Before(now) {
 		m.fullAt = now
@@ -68,10 +69,11 @@ func (m *meter) arrive() (remaining int, retry time.Duration) {
 }
 
 // drain is somebody else who spends n tokens, or all that there are.
-func (m *meter) drain(n int) {
+func (m *meter) drain(n int) { m.drainAt(time.Now(), n) }
+
+func (m *meter) drainAt(now time.Time, n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
 	if m.fullAt.Before(now) {
 		m.fullAt = now
 	}
@@ -106,14 +108,15 @@ type ledger struct {
 	kept  map[string][]byte
 	saves int
 	fail  error
+	stale bool // a copy of what somebody may have gone on with
 }
 
 func newLedger() *ledger { return &ledger{kept: make(map[string][]byte)} }
 
-func (l *ledger) Load(key string) ([]byte, error) {
+func (l *ledger) Load(key string) ([]byte, bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.kept[key], nil
+	return l.kept[key], l.stale, nil
 }
 
 func (l *ledger) Save(key string, value []byte) error {
@@ -123,7 +126,7 @@ func (l *ledger) Save(key string, value []byte) error {
 		return l.fail
 	}
 	l.saves++
-	l.kept[key] = value
+	l.kept[key], l.stale = value, false
 	return nil
 }
 

@@ -3,6 +3,7 @@ package apiclient
 import (
 	"cmp"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -50,6 +51,11 @@ const (
 // served: a flow that is always about to have its turn when the process dies has
 // it in the end.
 //
+// In a bucket that is not saved nobody is remembered by the next process, and of
+// many that die young none would come to such a flow. There the first turn of each
+// flow is at random, as if the process had come at any moment of its round: all get
+// their shares on the average.
+//
 // A queue is guarded by its bucket's mutex.
 type queue struct {
 	virtual int64
@@ -80,14 +86,17 @@ type waiter struct {
 }
 
 // join queues a request. A patient one lets those go ahead who may still come: see
-// awaits.
-func (q *queue) join(f Flow, patient bool, now time.Time) *waiter {
+// awaits. kept: the next process will know of the flows.
+func (q *queue) join(f Flow, patient, kept bool, now time.Time) *waiter {
 	w := &waiter{patient: patient, cost: f.cost(), came: q.virtual, ticket: q.tickets, turn: make(chan struct{}, 1)}
 	q.tickets++
 	if w.flow = q.flows[f.Name]; w.flow == nil {
 		q.forget(now, maxFlows-1)
 		w.flow = &flow{name: f.Name, finish: q.virtual, fresh: true}
-		if w.cost > unit {
+		switch {
+		case !kept:
+			w.flow.finish += rand.Int64N(w.cost)
+		case w.cost > unit:
 			w.flow.finish += w.cost
 		}
 		q.flows[f.Name] = w.flow

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -164,6 +165,47 @@ func TestOneInTwelve(t *testing.T) {
 	}
 }
 
+// TestShortLives: over many processes that live for a few tokens each, and of which
+// none knows of the others, every flow gets its share of a fast bucket.
+func TestShortLives(t *testing.T) {
+	flows := []apiclient.Flow{{Name: "chat_events/news", Weight: 1}, {Name: "chats/sweep", Weight: 1. / 4}, {Name: "chats/news", Weight: 1. / 11}}
+	synctest.Test(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 1))
+		l := newLedger()
+		var o order
+		for range 500 {
+			p := start(t, l, chat, 1)
+			budgets := apiclient.NewBudgets(l, slog.New(slog.DiscardHandler))
+			p.bucket, _ = budgets.Bucket(key, "a", chat, 1)
+			for _, i := range r.Perm(len(flows)) {
+				o.wants(p, flows[i])
+			}
+			time.Sleep(upTo(r, 10*time.Second))
+			budgets.ClockWasSet() // killed with a request on its way, many of them would get nothing
+			p.kill()
+			p.wg.Wait()
+		}
+		got := o.all()
+		for _, f := range flows {
+			n := 0
+			for _, name := range got {
+				if name == f.Name {
+					n++
+				}
+			}
+			// Four and a half standard deviations of a coin that falls so.
+			part := f.Weight / (1 + 1./4 + 1./11)
+			want := part * float64(len(got))
+			if off := math.Abs(float64(n) - want); off > 4.5*math.Sqrt(want*(1-part)) {
+				t.Errorf("%s got %d of %d tokens, its weight says %.0f", f.Name, n, len(got), want)
+			}
+		}
+		if len(got) < 1500 {
+			t.Errorf("only %d tokens", len(got))
+		}
+	})
+}
+
 // TestOnceAnHour: a command that is run when there is one token, and in which one
 // flow is always quicker than the others, gives all of them their turns.
 func TestOnceAnHour(t *testing.T) {
@@ -302,6 +344,7 @@ func TestNewsGoFirst(t *testing.T) {
 					for _, f := range tt.backlog {
 						o.wants(p, f)
 					}
+					acquire(t, p).Answered(apiclient.Answer{Remaining: -1}) // from here on they are remembered
 					for range 200 {
 						time.Sleep(time.Duration(tt.pause)*limit.Interval*11/10 + upTo(r, 20*limit.Interval))
 						synctest.Wait()
@@ -452,7 +495,7 @@ func TestRememberedFlowsAreBounded(t *testing.T) {
 					p = start(t, l, limit, 1)
 				}
 			}
-			raw, _ := l.Load(key.String())
+			raw, _, _ := l.Load(key.String())
 			var s struct{ Flows map[string]any }
 			if err := json.Unmarshal(raw, &s); err != nil || len(s.Flows) > 64 || len(raw) > 8<<10 {
 				t.Errorf("%d flows in %d bytes, %v", len(s.Flows), len(raw), err)
@@ -487,7 +530,7 @@ func TestDamagedFlows(t *testing.T) {
 			if got := o.all(); !slices.Contains(got, news.Name) || !slices.Contains(got, "other") {
 				t.Errorf("of %d tokens somebody got none", len(got))
 			}
-			raw, _ := l.Load(key.String())
+			raw, _, _ := l.Load(key.String())
 			if len(raw) > 8<<10 {
 				t.Errorf("%d bytes are saved", len(raw))
 			}

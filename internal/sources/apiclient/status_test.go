@@ -3,6 +3,7 @@ package apiclient_test
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"syncd/internal/sources/apiclient"
+	"syncd/internal/sources/sourcetest"
 )
 
 // TestSnapshot: what a status page has to know of each account's budgets.
@@ -76,8 +78,8 @@ func TestSnapshot(t *testing.T) {
 		}
 		g.Answered(apiclient.Answer{Remaining: -1, Throttled: true, RetryAfter: 100 * time.Second})
 		c.Tokens = 0
-		look(2, c, 104*time.Second, 104*time.Second)
-		time.Sleep(104 * time.Second)
+		look(2, c, 105*time.Second, 105*time.Second)
+		time.Sleep(105 * time.Second)
 		c.Tokens = 1
 		look(2, c, 0, 0)
 		cancel()
@@ -216,4 +218,61 @@ func TestRaisedShareIsNoWayToMore(t *testing.T) {
 			m.check(t)
 		})
 	}
+}
+
+// TestCoolingDownIsSaidOnce: whose budget somebody else spends, and for how long
+// nothing will be asked; once a storm, and once by a process that starts in it.
+func TestCoolingDownIsSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sourcetest.SetClock()
+		l := newLedger()
+		var out strings.Builder
+		chatKey := apiclient.Key{Marketplace: "wildberries", Seller: "53ac-sid", Group: "chat", Class: "personal"}
+		open := func() *process {
+			budgets := apiclient.NewBudgets(l, slog.New(slog.NewTextHandler(&out, nil)))
+			p := &process{ctx: t.Context()}
+			for _, account := range []string{"shop-a", "shop-b"} {
+				var err error
+				if p.bucket, err = budgets.Bucket(chatKey, account, chat, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return p
+		}
+		lines := func(want ...string) {
+			t.Helper()
+			if got := strings.Count(out.String(), "\n"); got != len(want) {
+				t.Errorf("%d lines, expected %d:\n%s", got, len(want), out.String())
+			}
+			for _, w := range want {
+				if !strings.Contains(out.String(), w) {
+					t.Errorf("no %q in\n%s", w, out.String())
+				}
+			}
+			out.Reset()
+		}
+		refused := apiclient.Answer{Remaining: -1, Throttled: true, RetryAfter: 56 * time.Minute}
+		p := open()
+		time.Sleep(time.Minute)
+		var storm []*apiclient.Grant
+		for range 5 {
+			storm = append(storm, acquire(t, p))
+		}
+		for _, g := range storm {
+			g.Answered(refused)
+		}
+		lines(`level=WARN msg="cooling down: somebody else spends this seller's budget" account=shop-a,shop-b budget=chat seller=53ac-sid for=57m13s until=2026-02-02T20:58:13Z`)
+		for range 10 { // gust after gust
+			acquire(t, p).Answered(refused)
+		}
+		acquire(t, p).Answered(lost) // which says nothing
+		acquire(t, p).Answered(refused)
+		lines()
+		p = open()
+		lines(`msg="still cooling down: somebody else spends this seller's budget" account=shop-a budget=chat seller=53ac-sid for=1h`)
+		acquire(t, p).Answered(answered) // over
+		time.Sleep(time.Minute)
+		acquire(t, p).Answered(refused)
+		lines(`msg="cooling down: somebody else spends`)
+	})
 }
