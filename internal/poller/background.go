@@ -19,19 +19,28 @@ const (
 	owed = 20
 )
 
-// runBackground drives the sweeps and the backfill until ctx ends.
-func (w *worker) runBackground(ctx context.Context) {
-	defer func() {
+// runBackground gives the sweeps and the backfill their turns until ctx ends, and
+// then calls ended.
+func (w *worker) runBackground(ctx context.Context, ended func()) {
+	if len(w.background.walks) == 0 {
+		ended()
+		return
+	}
+	w.owe(time.Now())
+	w.background.run(ctx, time.Now(), func(bool) time.Time { return w.backgroundTurn(ctx) }, func() {
 		for _, k := range w.background.walks {
 			w.keep(w.background, k)
 		}
-	}()
-	w.owe(time.Now())
+		ended()
+	})
+}
+
+// backgroundTurn reads pages until none is due, and returns when the next one is.
+func (w *worker) backgroundTurn(ctx context.Context) (next time.Time) {
 	for ctx.Err() == nil {
 		k, at := w.choose()
 		if k == nil {
-			sleepUntil(ctx, at, w.background.wake)
-			continue
+			return at
 		}
 		page, err := w.step(ctx, w.background, k)
 		switch {
@@ -41,6 +50,7 @@ func (w *worker) runBackground(ctx context.Context) {
 			w.failed(k, err)
 		}
 	}
+	return time.Time{}
 }
 
 // owe gives a lower walk its turn in a new process: where a higher one was completed
@@ -71,7 +81,7 @@ func (w *worker) owe(now time.Time) {
 // again.
 func (w *worker) choose() (*walk, time.Time) {
 	if d := w.blockedFor(); d > 0 {
-		return nil, time.Now().Add(d + phase(w.ID))
+		return nil, time.Now().Add(d + w.phase)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -11,22 +11,6 @@ import (
 	"syncd/internal/state"
 )
 
-// resume finishes what a crash left undone before anything is read: a settlement
-// of held items that was decided but not carried out. Both lanes wait for it.
-func (w *worker) resume() error {
-	w.resuming.Lock()
-	defer w.resuming.Unlock()
-	if w.resumed {
-		return nil
-	}
-	verdict, err := w.p.db.HasVerdict(w.ID)
-	if err == nil && verdict {
-		err = w.settle(0, time.Time{})
-	}
-	w.resumed = err == nil
-	return err
-}
-
 // step reads one page of a walk and commits it. It returns the page; one that is
 // Done ended a run. The zero page: there was nothing to commit, and more to read.
 func (w *worker) step(ctx context.Context, l *lane, k *walk) (sources.Page, error) {
@@ -43,7 +27,13 @@ func (w *worker) step(ctx context.Context, l *lane, k *walk) (sources.Page, erro
 	if k.name == sources.Backfill && a.request == nil {
 		return sources.Page{Done: true}, nil // its staged items were all that was left
 	}
-	a.stamp = w.p.db.Stamp() // before the request: G3's "whose request was sent before"
+	// G3's "whose request was sent before": requests leave in another order than they
+	// began to wait for the budget.
+	a.stamp = w.p.db.Stamp()
+	a.query.Sending = func() { a.stamp = w.p.db.Stamp() }
+	var large permit
+	a.query.Large = func(ctx context.Context) error { return large.take(ctx, w.p.large) }
+	defer large.giveBack(w.p.large)
 	page, err := w.Source.Fetch(ctx, a.query)
 	if err == nil {
 		w.p.accepted(w.ID.Account, w.Group)
@@ -65,6 +55,31 @@ func (w *worker) step(ctx context.Context, l *lane, k *walk) (sources.Page, erro
 	return page, nil
 }
 
+// largePages is how many large answers the process has in memory at once, whatever
+// the number of streams: there is one writer of the state for all of them, and two
+// more are read while it is at work.
+const largePages = 3
+
+// permit is the turn of one large answer, from reading it to its commit. Who has it
+// waits for nothing but the state's writer.
+type permit struct{ taken bool }
+
+func (p *permit) take(ctx context.Context, turns chan struct{}) error {
+	select {
+	case turns <- struct{}{}:
+		p.taken = true
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (p *permit) giveBack(turns chan struct{}) {
+	if p.taken {
+		<-turns
+	}
+}
+
 // commit brings a page into the state. From here a crash costs nothing: the page
 // is saved with its cursor, or read again. The caller holds lane.committing.
 func (w *worker) commit(k *walk, a asked, page sources.Page) error {
@@ -78,6 +93,7 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	p.Began, p.Done = beganAt(r, page), page.Done && k.keepsEnd()
 	if k.name == sources.News {
 		p.Walked = last && !known.Walked
+		p.Done = p.Done || p.Walked // it is written anyway
 		p.Start = w.startByTheirClock(k, &known, now, page.Date)
 	}
 	if a.request != nil {
@@ -101,7 +117,9 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 		p.Cursor, p.Read, p.Keep, p.Done = k.cursor, k.pending, false, false
 	}
 	out, err := w.p.db.CommitPage(p)
+	w.mayHold(out.Actions, err)
 	if err != nil {
+		k.begun = k.begun || p.Read > 0 // it may have taken effect
 		return err
 	}
 	if b.bytes > largePage {
@@ -119,12 +137,8 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 		if out.Wrote {
 			k.unsaved, k.pending = 0, 0
 		}
-		if err := w.settle(r.read+uint64(len(p.Items)), p.Began.Add(-w.Sweep.Window)); err != nil {
-			return err
-		}
-		end := w.statePage(k.name, a.stamp, now)
-		end.Cursor, end.Began, end.Done = page.Cursor, p.Began, true
-		if _, err := w.p.db.CommitPage(end); err != nil {
+		p.Cursor = page.Cursor
+		if err := w.endSettled(p, r.read+uint64(len(p.Items))); err != nil {
 			return err
 		}
 		out.Wrote = true
@@ -135,7 +149,10 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	k.pending = p.Read
 	k.begun = k.begun || out.Wrote && p.Read > 0
 	if out.Wrote {
-		k.unsaved, k.pending, r.kept = 0, 0, now
+		k.unsaved, k.pending, r.kept, r.wrote = 0, 0, now, true
+	}
+	if k.name == sources.News && p.Done && !p.Staged {
+		k.kept = p.Began
 	}
 	// Only a run that is going on is worth saving where nothing changed: the next
 	// run reads the same again, and an idle stream must write nothing.
@@ -193,7 +210,7 @@ func (w *worker) onRun(k *walk, a asked, page sources.Page) *run {
 	if k.run != nil {
 		return k.run
 	}
-	r := &run{since: a.query.Now, stamp: a.stamp, kept: a.query.Now, read: k.left, wakes: make(map[string]bool)}
+	r := &run{since: a.query.Now, stamp: a.stamp, kept: a.query.Now, read: k.left}
 	// The cursor alone does not tell whether an earlier process was in the middle
 	// of a run.
 	r.whole = a.query.Cursor == nil || k.done.After(w.opened) || page.Began.UnixMilli() == a.query.Now.UnixMilli()
@@ -219,8 +236,9 @@ func (w *worker) counts(k *walk) bool {
 }
 
 // keepsEnd says whether the state has to keep that a run is complete. News is due
-// by the clock and not by that: of its runs only those are kept of which some
-// items were counted there, so that the next one counts anew.
+// by the clock and not by that: of its runs only those have to be kept of which
+// some items were counted there, so that the next one counts anew. See lastrun.go
+// for the others.
 func (k *walk) keepsEnd() bool { return k.name != sources.News || k.begun }
 
 // countAsSwept makes the sweeps due as if they had been made now, just before the
@@ -250,17 +268,21 @@ const maxSkew = 366 * 24 * time.Hour
 
 // startByTheirClock corrects what `start: now` means, with the first page of a
 // stream: items carry the marketplace's times, and where our clock is ahead of
-// them, new ones would count as old. Zero: nothing to correct.
+// them, be it by a second, new ones would count as old. Some items carry whole
+// seconds alone, so the start is one. Zero: nothing to correct.
 func (w *worker) startByTheirClock(k *walk, known *state.Stream, now, date time.Time) time.Time {
 	first := k.cursor == nil && !known.Walked
-	// Date is cut to the second, and was set when the answer left.
-	skew := now.Sub(date)
-	if w.Start != nil || !first || date.IsZero() || skew < 5*time.Second || skew > maxSkew {
+	// Date is cut to the second, and was set when the answer left: ours is ahead by no
+	// more than this.
+	skew := max(now.Sub(date), 0)
+	if w.Start != nil || !first || date.IsZero() || skew > maxSkew {
 		return time.Time{}
 	}
-	w.log.Warn("the machine's clock is ahead of the marketplace's: set it by NTP", "by", skew.Round(time.Second))
+	if skew >= 5*time.Second {
+		w.log.Warn("the machine's clock is ahead of the marketplace's: set it by NTP", "by", skew.Round(time.Second))
+	}
 	// The moment of the first poll, which may be long ago, by their clock.
-	start := known.Start.Add(-skew)
+	start := known.Start.Add(-skew).Truncate(time.Second)
 	known.Start, known.Began = start, start
 	return start
 }
@@ -275,7 +297,7 @@ type beside struct {
 // items prepares the items of a page for the state.
 func (w *worker) items(p *state.Page, k *walk, a asked, page sources.Page, known state.Stream) (b beside) {
 	b.odd = page.Undecodable
-	old := history{known: known, request: a.request}
+	old := history{known: known, first: !known.Walked || page.History, request: a.request}
 	if a.request != nil {
 		old.asked = a.request.Asked
 		if skew := p.Now.Sub(page.Date); !page.Date.IsZero() && skew.Abs() >= 5*time.Second && skew.Abs() <= maxSkew {
@@ -310,6 +332,7 @@ func (w *worker) items(p *state.Page, k *walk, a asked, page sources.Page, known
 // history decides what an item is if nobody has seen it before.
 type history struct {
 	known   state.Stream
+	first   bool            // it belongs to the first reading of the stream
 	request *state.Backfill // nil: not a backfill
 	asked   time.Time       // of the request, by the marketplace's clock
 }
@@ -330,11 +353,11 @@ func (h history) item(it sources.Item) state.Item {
 	case h.request != nil:
 		out.Backfill = true
 	case it.Created.IsZero(): // contract §4, "What is old"
-		out.Silent = !h.known.Start.IsZero() && !h.known.Walked
-		out.Backfill = !h.known.Walked
+		out.Silent = !h.known.Start.IsZero() && h.first
+		out.Backfill = h.first
 	default:
 		out.Silent = it.Created.Before(h.known.Start)
-		out.Backfill = !h.known.Walked && it.Created.Before(h.known.Began)
+		out.Backfill = h.first && it.Created.Before(h.known.Began)
 	}
 	return out
 }
@@ -349,8 +372,9 @@ func (w *worker) finishStaged(k *walk) error {
 	if err != nil {
 		return err
 	}
-	if staged {
-		if err := w.commitStaged(k); err != nil {
+	// With a run going on the last piece failed, and took effect.
+	if staged || k.run != nil {
+		if err := w.commitStaged(k, !staged); err != nil {
 			return err
 		}
 	}
@@ -358,7 +382,9 @@ func (w *worker) finishStaged(k *walk) error {
 	return nil
 }
 
-func (w *worker) commitStaged(k *walk) error {
+// commitStaged commits what is staged, and ends the run that it belongs to. created
+// says that a piece before may have been news.
+func (w *worker) commitStaged(k *walk, created bool) error {
 	first := k.name == sources.News && !w.standing().Walked
 	r, began := k.run, time.Now()
 	if r != nil {
@@ -369,14 +395,15 @@ func (w *worker) commitStaged(k *walk) error {
 			return err
 		}
 	}
-	created := false
 	for done := false; !done; {
 		p := w.statePage(k.name, 0, time.Now()) // each item has the stamp of its request
-		p.Walked, p.Began, p.Done = first, began, k.keepsEnd()
+		p.Walked, p.Began, p.Done = first, began, true
 		p.Unemitted = k.name == sources.Backfill
 		var out state.Outcome
 		var err error
-		if out, done, err = w.p.db.CommitStaged(p, piece); err != nil {
+		out, done, err = w.p.db.CommitStaged(p, piece)
+		w.mayHold(out.Actions, err)
+		if err != nil {
 			return err
 		}
 		w.tally(out.Actions)
@@ -384,12 +411,13 @@ func (w *worker) commitStaged(k *walk) error {
 			created = created || a == state.ActionCreated
 		}
 	}
-	// The walk's cursor took effect with the last piece.
+	// The walk's cursor, and the end of its run, took effect with the last piece.
 	known, err := w.p.db.OpenStream(w.ID, w.Start, time.Time{})
 	if err != nil {
 		return err
 	}
 	k.standAt(known.Walks[string(k.name)])
+	k.kept = known.Walks[string(k.name)].Began
 	w.mu.Lock()
 	switch k.name {
 	case sources.Backfill:
@@ -401,6 +429,12 @@ func (w *worker) commitStaged(k *walk) error {
 	w.background.nudge()
 	if r == nil {
 		return nil // an earlier process read the pages
+	}
+	if k.name == w.settles && k.name != sources.News {
+		// A crash before it leaves them to the next Full run.
+		if err := w.settle(r.read, began.Add(-w.Sweep.Window)); err != nil {
+			return err
+		}
 	}
 	if created {
 		for stream := range r.wakes {
@@ -414,6 +448,7 @@ func (w *worker) commitStaged(k *walk) error {
 // what fails here is done after the next one.
 func (w *worker) complete(k *walk, r *run, began time.Time) error {
 	proves := r.whole && !r.partial && !k.skipped
+	first := k.began.IsZero()
 	k.begun, k.left, k.skipped = false, 0, false
 	w.ended(k, r, began)
 	if k.name == sources.Backfill {
@@ -424,6 +459,11 @@ func (w *worker) complete(k *walk, r *run, began time.Time) error {
 		return nil
 	}
 	w.p.metrics.success.WithLabelValues(w.ID.Account, w.ID.Stream).SetToCurrentTime()
+	if first || r.wrote {
+		if err := w.keepEnd(k, 24*time.Hour); err != nil {
+			return err
+		}
+	}
 	if w.settles == sources.News {
 		if err := w.settle(r.read, time.Time{}); err != nil {
 			return err
@@ -431,37 +471,6 @@ func (w *worker) complete(k *walk, r *run, began time.Time) error {
 	}
 	if r.seen != nil && proves {
 		return w.vanish(r)
-	}
-	return nil
-}
-
-// settle decides about the items that are held back, and carries it out in
-// pieces. A crash between two is resumed at the next start.
-func (w *worker) settle(read uint64, since time.Time) error {
-	for done := false; !done; {
-		p := w.statePage(w.settles, 0, time.Now())
-		p.ReadSince = since
-		var out state.Outcome
-		var err error
-		if out, done, err = w.p.db.SettleHeld(p, read, piece); err != nil {
-			return err
-		}
-		w.tally(out.Actions)
-	}
-	return nil
-}
-
-// vanish notes what a run did not show. After a failure or a crash on the way the
-// rest is noted by the next run: an item is gone when two runs did not show it.
-func (w *worker) vanish(r *run) error {
-	after := ""
-	for done := false; !done; {
-		var out state.Outcome
-		var err error
-		if out, after, done, err = w.p.db.Vanish(w.statePage(sources.News, r.stamp, time.Now()), r.stamp, r.seen, piece, after); err != nil {
-			return err
-		}
-		w.tally(out.Actions)
 	}
 	return nil
 }

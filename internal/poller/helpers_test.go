@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,7 +34,9 @@ type rig struct {
 	mu      sync.Mutex
 	commits int
 	fault   func(n int, commit func() error) error
-	large   bool // the file is too large to be checked after each commit
+	large   bool          // the file is too large to be checked after each commit
+	slow    time.Duration // each commit, one after the other
+	queue   chan struct{} // for that: a bubble's clock stands still while somebody waits for a mutex
 	out     lockedBuffer
 }
 
@@ -61,9 +64,27 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// quickRig is a rig whose commits cost little: its file lies in memory where there
+// is a place for that, and is checked when the test says so.
+func quickRig(t *testing.T) *rig {
+	dir, err := os.MkdirTemp("/dev/shm", "syncd")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	r := &rig{t: t, path: filepath.Join(dir, "syncd.db"), large: true}
+	r.open()
+	t.Cleanup(func() { r.db.Close() })
+	return r
+}
+
 func (r *rig) open() {
 	r.t.Helper()
+	r.queue = make(chan struct{}, 1)
 	db, err := state.Open(state.Config{Path: r.path, Commit: func(commit func() error) error {
+		r.queue <- struct{}{}
+		defer func() { <-r.queue }()
+		time.Sleep(r.slow)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		n := r.commits
@@ -218,6 +239,8 @@ type fake struct {
 	staged bool                                   // the list is shown newest first
 	whole  bool                                   // News shows everything, each time
 	size   int                                    // of a page; 0: 2
+	lap    int                                    // how many items before the newest one a News run begins
+	late   int                                    // how many empty pages come before a run says that it is done
 
 	mu    sync.Mutex
 	busy  map[sources.Walk]bool
@@ -225,6 +248,8 @@ type fake struct {
 	times []time.Time // of the requests
 	calls []sources.Query
 	given map[string]bool
+	shown map[string]bool // if not nil: id and body of what a page has shown
+	tardy map[string]bool // ids of items that came before others in the list: News may have missed them
 }
 
 func newFake(t *testing.T, ids ...string) *fake {
@@ -293,6 +318,7 @@ func (f *fake) Seller() string { return f.seller }
 type fakeCursor struct {
 	At    int   // items read
 	Began int64 // of the run; 0: none is going on
+	Empty int   `json:",omitempty"` // empty pages at its end
 }
 
 func (f *fake) Fetch(ctx context.Context, q sources.Query) (sources.Page, error) {
@@ -348,8 +374,10 @@ func (f *fake) Fetch(ctx context.Context, q sources.Query) (sources.Page, error)
 	if len(f.items) > 0 {
 		p.Progress = float64(end) / float64(len(f.items))
 	}
-	if p.Done = end == len(f.items); p.Done {
-		c = fakeCursor{At: max(0, end-1)} // the overlap
+	if end == len(f.items) && c.Empty < f.late {
+		c.Empty++
+	} else if p.Done = end == len(f.items); p.Done {
+		c = fakeCursor{At: max(0, end-1-f.lap)} // the overlap
 		if f.staged || f.whole || q.Walk != sources.News {
 			c.At = 0
 		}
@@ -359,6 +387,11 @@ func (f *fake) Fetch(ctx context.Context, q sources.Query) (sources.Page, error)
 		f.page(q, &p)
 	}
 	f.given[string(q.Walk)+string(p.Cursor)] = true
+	if f.shown != nil {
+		for _, it := range p.Items {
+			f.shown[it.ID[0]+string(it.Body)] = true
+		}
+	}
 	return p, nil
 }
 

@@ -7,55 +7,50 @@ import (
 	"syncd/internal/sources"
 )
 
-// runNews polls until ctx ends: when the schedule says so, after a failure when
-// it is worth trying again, and when it is woken. A run that takes longer than
-// the schedule's period makes the next one wait, and is followed by it at once.
-func (w *worker) runNews(ctx context.Context) {
+// runNews polls until ctx ends, and then calls ended: when the schedule says so,
+// after a failure when it is worth trying again, and when it is woken. A run that
+// takes longer than the schedule's period makes the next one wait, and is followed
+// by it at once.
+func (w *worker) runNews(ctx context.Context, ended func()) {
 	k := w.news.walks[0]
-	defer w.keep(w.news, k)
-	next, held := time.Now().Add(phase(w.ID)), false
-	for {
+	begin := time.Now().Add(w.phase)
+	next, held := begin, false
+	w.setNext(next)
+	w.news.run(ctx, next, func(due bool) time.Time {
+		// The run that follows answers all who asked before.
+		asked := w.news.asked.Swap(false)
+		if w.isOff(k) {
+			return time.Now().Add(farOff)
+		}
+		// The operator wakes it whatever it waits for, another stream only where no
+		// failure holds it back.
+		if !due && !asked && held {
+			return next
+		}
+		next, held = w.newsTurn(ctx, k, begin, asked)
 		w.setNext(next)
-		asked := w.wait(ctx, next, held)
-		if ctx.Err() != nil {
-			return
-		}
-		if d := w.blockedFor(); d > 0 && !asked {
-			next, held = time.Now().Add(d+phase(w.ID)), true
-			continue
-		}
-		w.setNext(time.Time{})
-		start := time.Now()
-		_, err := w.poll(ctx, w.news, k)
-		switch {
-		case err == nil:
-			next, held = w.schedule.Next(start.UTC()).Add(phase(w.ID)), false
-		case ctx.Err() != nil:
-			return
-		default:
-			next, held = time.Now().Add(w.failed(k, err)), true
-			if w.isOff(k) {
-				<-ctx.Done()
-				return
-			}
-		}
-	}
+		return next
+	}, func() {
+		w.keep(w.news, k)
+		ended()
+	})
 }
 
-// wait sleeps until t, or until the lane is woken: by the operator whatever it
-// waits for, by another stream only where no failure holds it back. The run that
-// follows answers all who woke it before.
-func (w *worker) wait(ctx context.Context, t time.Time, held bool) (asked bool) {
-	for {
-		due := sleepUntil(ctx, t, w.news.wake)
-		select { // before the question: who asks from here on leaves a wake-up behind
-		case <-w.news.wake:
-		default:
-		}
-		asked := w.news.asked.Swap(false)
-		if ctx.Err() != nil || due || asked || !held {
-			return asked
-		}
+// newsTurn polls, and returns when the next turn is, and whether a failure holds
+// the stream back until then.
+func (w *worker) newsTurn(ctx context.Context, k *walk, begin time.Time, asked bool) (next time.Time, held bool) {
+	if d := w.blockedFor(); d > 0 && !asked {
+		return time.Now().Add(d + w.phase), true
+	}
+	w.setNext(time.Time{})
+	start := time.Now()
+	switch _, err := w.poll(ctx, w.news, k); {
+	case err == nil:
+		return w.tick(begin, start), false
+	case ctx.Err() != nil:
+		return time.Time{}, false
+	default:
+		return time.Now().Add(w.failed(k, err)), true
 	}
 }
 
@@ -75,7 +70,7 @@ func (w *worker) poll(ctx context.Context, l *lane, k *walk) (began time.Time, e
 			w.watch(page)
 		}
 		if page.Done {
-			k.partial = page.Partial
+			k.partial, k.more = page.Partial, page.Partial && page.History
 			return page.Began, nil
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/state"
 )
 
 // onceTries is how often Once tries a page that fails for a passing reason.
@@ -24,6 +25,7 @@ func (p *Poller) Once(ctx context.Context) ([]Left, error) {
 		return nil, err
 	}
 	left := each(workers, func(w *worker) []Left { return w.once(ctx) })
+	p.part(workers)
 	stopped := p.Stopped()
 	for _, w := range p.workers {
 		if err := stopped[w.ID.Account]; err != nil {
@@ -100,6 +102,9 @@ func (w *worker) drive(ctx context.Context, l *lane, k *walk, start time.Time) e
 			tries, worked, last = 1, k.worked, nil
 		}
 		if err == nil {
+			if k.more {
+				continue
+			}
 			// Of lists that are read anew with every run the next one shows the rest; of
 			// others one could not be read.
 			if k.partial && !w.Whole {
@@ -116,10 +121,10 @@ func (w *worker) drive(ctx context.Context, l *lane, k *walk, start time.Time) e
 		last = err
 		e := sources.AsError(err)
 		passes := e.Kind == sources.RateLimited || (e.Kind == sources.Temporary || e.Kind == sources.Unreadable) && tries < onceTries
-		if ctx.Err() != nil || !passes || errors.Is(err, sources.ErrNoSuchWalk) {
+		if ctx.Err() != nil || !passes || errors.Is(err, sources.ErrNoSuchWalk) || errors.Is(err, state.ErrBroken) {
 			return err
 		}
-		if !sleepUntil(ctx, time.Now().Add(w.failed(k, err)), nil) {
+		if !sleepUntil(ctx, time.Now().Add(w.failed(k, err))) {
 			return err
 		}
 	}

@@ -3,19 +3,20 @@
 //
 // # Lanes
 //
-// A stream is read by two goroutines side by side. The news lane drives the News
-// walk by the stream's schedule. The background lane drives Sweep, Full and
-// Backfill, one page of one of them at a time: a sweep that is due goes first,
-// then a full reading, then an open request for history. Between two pages it
-// looks again, so a sweep interrupts a backfill of days; and who has completed a
-// run lets the others read as many pages before its next, so that a budget that
-// is too small for the sweeps stretches all of them and starves none. News never
-// waits for any of it: which request gets the next token of the budget is decided
-// in package apiclient, by walk.
+// A stream is read in two lanes side by side. The news lane drives the News walk by
+// the stream's schedule. The background lane drives Sweep, Full and Backfill, one
+// page of one of them at a time: a sweep that is due goes first, then a full
+// reading, then an open request for history. Between two pages it looks again, so a
+// sweep interrupts a backfill of days; and who has completed a run lets the others
+// read as many pages before its next, so that a budget that is too small for the
+// sweeps stretches all of them and starves none. News never waits for any of it:
+// which request gets the next token of the budget is decided in package apiclient,
+// by walk.
 //
-// Each walk has its own cursor. It belongs to the goroutine of its lane, which
-// moves it under lane.committing; Skip and Backfill move it under the same lock.
-// Nothing is fetched while it is held. What both lanes and the reports need
+// A lane has one goroutine while it works, and only a timer while it sleeps. Each
+// walk has its own cursor. It belongs to the goroutine of its lane, which moves it
+// under lane.committing; Skip and Backfill move it under the same lock. Nothing is
+// fetched while it is held. What both lanes and the reports need
 // (where the stream stands, due times, failures, progress) is guarded by
 // worker.mu, which is held over no I/O at all.
 //
@@ -32,6 +33,9 @@
 // except that a walk of many such pages saves its cursor now and then.
 //
 // # Schedules
+//
+// Many streams are spread over as much time as their periods allow: each is put off
+// by a part of it that belongs to its name, the same in every process.
 //
 // A sweep is due Sweep.Every after the beginning of its last complete run, and a
 // full reading Sweep.Full after its own; both are durable, and a run that was cut
@@ -109,6 +113,8 @@ type Poller struct {
 	byID    map[state.StreamID]*worker
 
 	scheduled atomic.Bool
+	large     chan struct{} // turns of large answers: see permit
+	broken    chan error    // size 1: why Run ends before its context does
 
 	opening sync.Mutex // held while the streams are opened
 	ready   []*worker  // guarded by opening: that may be polled; nil: not opened yet
@@ -122,10 +128,10 @@ type groupID struct{ account, group string }
 
 // New returns a poller. It neither reads the state nor sends anything.
 func New(cfg Config) (*Poller, error) {
-	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, shown: cfg.Shown, byID: make(map[state.StreamID]*worker),
-		blocked: make(map[groupID]time.Time), stopped: make(map[string]error)}
+	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, shown: cfg.Shown, broken: make(chan error, 1), byID: make(map[state.StreamID]*worker),
+		large: make(chan struct{}, largePages), blocked: make(map[groupID]time.Time), stopped: make(map[string]error)}
 	for _, s := range cfg.Streams {
-		w, err := newWorker(p, s)
+		w, err := newWorker(p, s, len(cfg.Streams))
 		if err != nil {
 			return nil, err
 		}
@@ -207,23 +213,39 @@ func (p *Poller) Stopped() map[string]error {
 }
 
 // Run polls every stream by its schedules until ctx ends. What is in flight then
-// is finished and committed. The only errors are those of the state.
+// is finished and committed. The only errors are those of the state: one that
+// passes is tried again, but where the state can be written no more
+// (state.ErrBroken), nothing that is read can be saved, and Run ends.
 func (p *Poller) Run(ctx context.Context) error {
 	workers, err := p.open()
 	if err != nil {
 		return err
 	}
-	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var lanes sync.WaitGroup
 	for _, w := range workers {
 		w.scheduleFrom(time.Now())
-		wg.Go(func() { w.runNews(ctx) })
-		if len(w.background.walks) > 0 {
-			wg.Go(func() { w.runBackground(ctx) })
-		}
+		w.tellAway(time.Now())
+		lanes.Add(2)
+		w.runNews(ctx, lanes.Done)
+		w.runBackground(ctx, lanes.Done)
 	}
 	p.scheduled.Store(true)
-	wg.Wait()
-	return nil
+	select {
+	case <-ctx.Done():
+	case err = <-p.broken:
+		cancel()
+	}
+	for _, w := range workers {
+		w.news.nudge()
+		w.background.nudge()
+	}
+	lanes.Wait()
+	if err == nil {
+		p.part(workers)
+	}
+	return err
 }
 
 // Scheduled reports whether Run has scheduled every stream.

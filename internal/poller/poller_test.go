@@ -203,7 +203,7 @@ func (b behind) Fetch(ctx context.Context, q sources.Query) (sources.Page, error
 // Our clock is ahead at the first poll: what the marketplace then dates before our
 // time is new all the same, also after a restart and when the first commits fail.
 func TestStartByTheirClock(t *testing.T) {
-	for _, by := range []time.Duration{0, 10 * time.Second, 2 * time.Hour} {
+	for _, by := range []time.Duration{0, 4 * time.Second, 10 * time.Second, 2 * time.Hour} {
 		for _, fails := range []int{0, 2} {
 			outage := time.Duration(fails) * 10 * time.Minute
 			t.Run(fmt.Sprintf("%s, %d failures", by, fails), func(t *testing.T) {
@@ -267,63 +267,6 @@ func TestStagedStream(t *testing.T) {
 	})
 }
 
-// The page loop's crash matrix: for every commit and both ways in which it fails,
-// with a new process after it or without, every item is emitted exactly once, in
-// order, and the cursor is never ahead.
-func TestCrashMatrix(t *testing.T) {
-	for _, staged := range []bool{false, true} {
-		for _, effect := range []bool{false, true} {
-			for _, restart := range []bool{false, true} {
-				for at := range 9 {
-					t.Run(fmt.Sprintf("staged=%t effect=%t restart=%t at=%d", staged, effect, restart, at), func(t *testing.T) {
-						synctest.Test(t, func(t *testing.T) {
-							r, f := newRig(t), newFake(t, "a", "b", "c", "d", "e")
-							f.staged = staged
-							for i := range f.items {
-								f.items[i].Created = time.Now().Add(time.Duration(i) * time.Second)
-							}
-							ctx, cancel := context.WithCancel(t.Context())
-							r.fault = func(n int, commit func() error) error {
-								if n != at {
-									return commit()
-								}
-								if restart {
-									cancel()
-								}
-								if effect {
-									if err := commit(); err != nil {
-										return err
-									}
-								}
-								return errBroken
-							}
-							p := r.new(stream("questions", f, "@every 5s"))
-							if _, err := p.Once(ctx); err != nil && !errors.Is(err, errBroken) {
-								t.Fatal(err)
-							}
-							cancel()
-							if restart {
-								r.reopen()
-							}
-							f.mu.Lock()
-							f.items = append(f.items, item("f"))
-							f.items[5].Created = f.items[4].Created.Add(time.Second)
-							f.mu.Unlock()
-							if left := r.once(t.Context(), stream("questions", f, "@every 5s")); len(left) != 0 {
-								t.Fatal(left)
-							}
-							got := strings.ReplaceAll(strings.Join(r.emitted(), " "), " backfill", "")
-							if got != "a b c d e f" {
-								t.Errorf("emitted %s", got)
-							}
-						})
-					})
-				}
-			}
-		}
-	}
-}
-
 // A state that cannot be written is loud, said once, and costs nothing but time.
 func TestStateFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -341,6 +284,49 @@ func TestStateFailure(t *testing.T) {
 		r.wantLogged("level=ERROR msg=\"the state file cannot be used", 1)
 		r.wantLogged("polling again", 1)
 		r.wantEmitted("a", "b", "c")
+	})
+}
+
+// A state that can be written no more by this process ends Run with its error, and
+// no request is sent whose answer could not be saved.
+func TestBrokenState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f, g := newRig(t), newFake(t, "a"), newFake(t, "b")
+		broken := false
+		r.fault = func(_ int, commit func() error) error {
+			if broken {
+				return fmt.Errorf("commit: %w", state.ErrBroken)
+			}
+			return commit()
+		}
+		p := r.new(stream("questions", f, "@every 5s"), stream("chats", g, "@every 5s"))
+		done := make(chan error, 1)
+		go func() { done <- p.Run(t.Context()) }()
+		time.Sleep(time.Minute)
+		r.mu.Lock()
+		broken = true
+		r.mu.Unlock()
+		f.add("c")
+		time.Sleep(10 * time.Second)
+		select {
+		case err := <-done:
+			if !errors.Is(err, state.ErrBroken) {
+				t.Error(err)
+			}
+		default:
+			t.Fatal("Run goes on")
+		}
+		n := len(f.requests()) + len(g.requests())
+		time.Sleep(time.Hour)
+		if got := len(f.requests()) + len(g.requests()); got != n {
+			t.Errorf("%d requests after the end", got-n)
+		}
+		if left, err := r.new(stream("questions", f, "@every 5s")).Once(t.Context()); err != nil || len(left) != 1 || !errors.Is(left[0].Err, state.ErrBroken) {
+			t.Errorf("%+v %v", left, err)
+		}
+		if got := len(f.requests()) + len(g.requests()); got != n+1 {
+			t.Errorf("once sent %d requests", got-n)
+		}
 	})
 }
 

@@ -54,6 +54,12 @@ func (f *failure) skippable() bool {
 func (w *worker) failed(k *walk, err error) time.Duration {
 	e := sources.AsError(err)
 	_, fetching := errors.AsType[*sources.Error](err)
+	if errors.Is(err, state.ErrBroken) {
+		select {
+		case w.p.broken <- err:
+		default: // Run knows
+		}
+	}
 	if errors.Is(err, sources.ErrNoSuchWalk) {
 		return w.turnOff(k, err)
 	}
@@ -243,6 +249,9 @@ func (w *worker) count(r *run, items []state.Item, wakes []string, out state.Out
 		case a == state.ActionCreated:
 			w.p.hint(state.StreamID{Account: w.ID.Account, Stream: wakes[i]})
 		case a == state.ActionStaged:
+			if r.wakes == nil {
+				r.wakes = make(map[string]bool)
+			}
 			r.wakes[wakes[i]] = true
 		}
 	}

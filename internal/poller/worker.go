@@ -1,6 +1,7 @@
 package poller
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -46,13 +47,17 @@ type worker struct {
 	p        *Poller
 	log      *slog.Logger
 	schedule cron.Schedule
-	settles  sources.Walk // after whose runs held items are settled
+	phase    time.Duration // see phase
+	settles  sources.Walk  // after whose runs held items are settled
+	blank    state.Page    // what all pages of the stream have in common
 
 	news       *lane
 	background *lane
 
 	resuming sync.Mutex // held while the streams' lanes wait for what a crash left undone
 	resumed  bool       // guarded by resuming
+
+	holds atomic.Bool // items may be held back: false only after a settlement that left none
 
 	mu      sync.Mutex      // guards what follows, and what says so in walk; held over no I/O
 	known   state.Stream    // without Walks and Backfill
@@ -63,25 +68,6 @@ type worker struct {
 	odd     map[uint64]bool // undecodable entries, so that each is reported once and not with every poll; at most oddMost
 	behind  behind
 	pace    pace
-}
-
-// lane is one of the goroutines of a stream, and the walks that it drives.
-type lane struct {
-	walks []*walk       // who goes first
-	wake  chan struct{} // size 1: look again what there is to do
-	asked atomic.Bool   // News: by the operator, so whatever holds the stream back is tried
-
-	// committing is held while a page is brought into the state, and by whoever
-	// else moves a cursor of the lane: in the state and in memory, both or none.
-	committing sync.Mutex
-}
-
-// nudge makes the lane look again what there is to do.
-func (l *lane) nudge() {
-	select {
-	case l.wake <- struct{}{}:
-	default:
-	}
 }
 
 // walk is one way in which the stream is read, and where that stands.
@@ -96,6 +82,7 @@ type walk struct {
 	worked  int    // pages that were committed by this process
 	noted   string // Page.Note as it was told last
 	partial bool   // the last run did not show everything
+	more    bool   // and the next one goes on there: nothing failed
 	lostOdd bool   // it was told that the state does not keep all odd entries
 
 	// Guarded by lane.committing.
@@ -107,6 +94,7 @@ type walk struct {
 	left     uint64         // items that an earlier process has read of it
 	skipped  bool           // something was left out of it
 	unstaged bool           // staged items may wait for CommitStaged
+	kept     time.Time      // News: when the last complete run began, as the state has it; zero: it has none
 
 	// Guarded by worker.mu. The lane's goroutine writes; Skip and Backfill do too,
 	// under lane.committing as well, and the end of the first walk sets began.
@@ -133,18 +121,26 @@ type run struct {
 	progress float64
 	told     time.Duration       // how long it had taken when it was last told that it goes on
 	kept     time.Time           // the cursor
+	wrote    bool                // it found something
 	seen     map[uint64]struct{} // Vanish: hashes of the ids
 	wakes    map[string]bool     // streams to wake when the staged items are committed
 }
 
-func newWorker(p *Poller, s Stream) (*worker, error) {
+// newWorker returns the worker of one of n streams.
+func newWorker(p *Poller, s Stream, n int) (*worker, error) {
 	schedule, err := ParseSchedule(s.Schedule)
 	if err != nil {
 		return nil, fmt.Errorf("stream %s: %w", s.ID, err)
 	}
-	w := &worker{Stream: s, p: p, schedule: schedule, settles: sources.News, odd: make(map[uint64]bool),
+	w := &worker{Stream: s, p: p, schedule: schedule, phase: phase(s.ID, n, schedule), settles: sources.News, odd: make(map[uint64]bool),
 		log:  p.log.With("account", s.ID.Account, "stream", s.ID.Stream),
-		news: &lane{wake: make(chan struct{}, 1)}, background: &lane{wake: make(chan struct{}, 1)}}
+		news: new(lane), background: new(lane)}
+	w.holds.Store(true)
+	w.blank = state.Page{
+		Stream: s.ID, Marketplace: s.Marketplace, Rules: fingerprint.RulesOf(s.Ignore),
+		Refingerprint: func(body json.RawMessage) (event.Fingerprint, error) { return fingerprint.Of(body, s.Ignore) },
+		Grown:         func(old, new json.RawMessage) ([]string, bool, error) { return fingerprint.Grown(old, new, s.Ignore) },
+	}
 	w.news.walks = []*walk{{name: sources.News, log: w.log}}
 	for _, k := range []walk{
 		{name: sources.Sweep, every: s.Sweep.Every},
@@ -192,7 +188,9 @@ func (w *worker) open(firstPoll time.Time) error {
 		s := known.Walks[string(k.name)]
 		k.standAt(s)
 		k.unstaged = true
-		if k.name != sources.News {
+		if k.name == sources.News {
+			k.kept = s.Began
+		} else {
 			k.began, k.done = s.Began, s.Done
 		}
 	}
@@ -219,7 +217,8 @@ func (k *walk) standAt(s state.WalkState) {
 func (w *worker) scheduleFrom(t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.from = t.Add(60 * phase(w.ID))
+	over := spread(len(w.p.workers), time.Minute, cmp.Or(w.Sweep.Every, w.Sweep.Full))
+	w.from = t.Add(share(w.ID.String(), over))
 }
 
 // standing is what is known of the stream now.
@@ -252,14 +251,9 @@ func (w *worker) ask() {
 }
 
 func (w *worker) statePage(walk sources.Walk, stamp uint64, now time.Time) state.Page {
-	return state.Page{
-		Stream: w.ID, Marketplace: w.Marketplace, Walk: string(walk), Stamp: stamp, Now: now,
-		Rules:         fingerprint.RulesOf(w.Ignore),
-		Refingerprint: func(body json.RawMessage) (event.Fingerprint, error) { return fingerprint.Of(body, w.Ignore) },
-		Grown: func(old, new json.RawMessage) ([]string, bool, error) {
-			return fingerprint.Grown(old, new, w.Ignore)
-		},
-	}
+	p := w.blank
+	p.Walk, p.Stamp, p.Now = string(walk), stamp, now
+	return p
 }
 
 // asked is a request of a walk, and what it depends on.
@@ -278,6 +272,9 @@ func (w *worker) query(k *walk) asked {
 	switch k.name {
 	case sources.News:
 		a.query.Since, a.query.Overlap = w.known.Start, w.Overlap
+		if a.query.LastRun = k.kept; !k.began.IsZero() {
+			a.query.LastRun = k.began
+		}
 	case sources.Sweep, sources.Full:
 		a.query.Overlap, a.query.Window = w.Overlap, w.Sweep.Window
 	case sources.Backfill:
