@@ -119,9 +119,9 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 func newState(e *env) *cobra.Command {
 	cmd := &cobra.Command{Use: "state", Short: "Care for the state file", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{errors.New("expected a command of state: skip")}
+			return usageError{errors.New("expected a command of state: backup or skip")}
 		}}
-	cmd.AddCommand(newSkip(e))
+	cmd.AddCommand(newBackup(e), newSkip(e))
 	return cmd
 }
 

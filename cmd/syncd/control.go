@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -53,6 +54,32 @@ func (a *app) actions() map[string]web.Action {
 		}),
 		"check": leases.act,
 	}
+}
+
+// downloads are those whose answer is a file.
+func (a *app) downloads() map[string]web.Download {
+	return map[string]web.Download{
+		"state/backup": func(_ context.Context, w io.Writer) error {
+			// While it lasts the state cannot use free pages again: a megabyte a second is
+			// the least that a client has to take.
+			allowed := time.Minute + time.Duration(a.db.Size()>>20)*time.Second
+			_, err := a.db.Backup(&inTime{w, time.Now().Add(allowed)})
+			return err
+		},
+	}
+}
+
+// inTime is a writer that fails after a time.
+type inTime struct {
+	io.Writer
+	until time.Time
+}
+
+func (w *inTime) Write(b []byte) (int, error) {
+	if time.Now().After(w.until) {
+		return 0, errors.New("it was taken too slowly")
+	}
+	return w.Writer.Write(b)
 }
 
 // refusal gives the poller's errors their status.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -91,17 +92,69 @@ func (e *refusedError) Error() string { return e.text }
 func (d *daemon) call(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("no answer within 30s"))
 	defer cancel()
+	resp, err := d.send(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return d.refusal(resp)
+	}
+	raw, err := d.read(resp)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("%s does not answer as a syncd would: is it another program? %w", d.base, err)
+	}
+	return nil
+}
+
+// download asks the daemon for a command whose answer is a file, and writes that to
+// w. It takes as long as it takes, but never longer than idle without a byte.
+func (d *daemon) download(ctx context.Context, path string, w io.Writer) error {
+	const idle = time.Minute
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(idle, func() { cancel(fmt.Errorf("nothing came for %s", idle)) })
+	defer watch.Stop()
+	resp, err := d.send(ctx, http.MethodPost, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return d.refusal(resp)
+	}
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		watch.Reset(idle)
+		if _, werr := w.Write(buf[:n]); werr != nil {
+			return werr
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return fmt.Errorf("the answer of %s ended too early: %w", d.base, cmp.Or(context.Cause(ctx), err))
+		}
+	}
+}
+
+// send sends a request. Where nothing listens the error is errNoDaemon.
+func (d *daemon) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		raw, err := json.Marshal(in)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		body = bytes.NewReader(raw)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, d.base+path, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if d.token != "" {
 		req.Header.Set("Authorization", "Bearer "+d.token)
@@ -115,29 +168,35 @@ func (d *daemon) call(ctx context.Context, method, path string, in, out any) err
 			err = u.Err
 		}
 		if errors.Is(err, syscall.ECONNREFUSED) {
-			return fmt.Errorf("%w at %s", errNoDaemon, d.base)
+			return nil, fmt.Errorf("%w at %s", errNoDaemon, d.base)
 		}
-		return fmt.Errorf("ask the daemon at %s: %w", d.base, err)
+		return nil, fmt.Errorf("ask the daemon at %s: %w", d.base, err)
 	}
-	defer resp.Body.Close()
+	return resp, nil
+}
+
+func (d *daemon) read(resp *http.Response) ([]byte, error) {
 	const most = 64 << 20
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, most))
 	if err != nil {
-		return fmt.Errorf("read the answer of %s: %w", d.base, err)
+		return nil, fmt.Errorf("read the answer of %s: %w", d.base, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		var refusal struct {
-			Error string `json:"error"`
-		}
-		if json.Unmarshal(raw, &refusal) != nil || refusal.Error == "" {
-			return fmt.Errorf("%s answers %d, and not as a syncd would: is it another program?", d.base, resp.StatusCode)
-		}
-		return &refusedError{status: resp.StatusCode, text: refusal.Error}
+	return raw, nil
+}
+
+// refusal is the error for an answer that is not 200.
+func (d *daemon) refusal(resp *http.Response) error {
+	raw, err := d.read(resp)
+	if err != nil {
+		return err
 	}
-	if err := json.Unmarshal(raw, out); err != nil {
-		return fmt.Errorf("%s does not answer as a syncd would: is it another program? %w", d.base, err)
+	var refusal struct {
+		Error string `json:"error"`
 	}
-	return nil
+	if json.Unmarshal(raw, &refusal) != nil || refusal.Error == "" {
+		return fmt.Errorf("%s answers %d, and not as a syncd would: is it another program?", d.base, resp.StatusCode)
+	}
+	return &refusedError{status: resp.StatusCode, text: refusal.Error}
 }
 
 // quietConfig is the configuration for a command that talks to the daemon: its

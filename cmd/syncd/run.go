@@ -55,7 +55,7 @@ func (e *env) run(ctx context.Context) error {
 	var server *web.Server
 	if cfg.Server.Listen != "" {
 		server, err = web.New(web.Config{Listen: cfg.Server.Listen, Version: version().version, Log: log, Gatherer: a.registry, Ready: a.ready,
-			Status: a.status, Actions: a.actions(), APIToken: cfg.Server.APIToken.Reveal(), Loopback: cfg.Server.Loopback()})
+			Status: a.status, Actions: a.actions(), Downloads: a.downloads(), APIToken: cfg.Server.APIToken.Reveal(), Loopback: cfg.Server.Loopback()})
 		if err != nil {
 			return errors.Join(err, a.close())
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"syncd/internal/clock"
 	"syncd/internal/config"
 	"syncd/internal/delivery"
 	"syncd/internal/event"
@@ -142,6 +143,7 @@ type deps struct {
 	transport http.RoundTripper
 	expiry    *prometheus.GaugeVec
 	grace     time.Duration
+	heard     func(date time.Time) // nil: nobody watches the clock
 }
 
 func openWildberries(d deps, a config.Account) (sources.Source, error) {
@@ -151,7 +153,7 @@ func openWildberries(d deps, a config.Account) (sources.Source, error) {
 	}
 	c, err := wildberries.New(wildberries.Config{
 		Account: a.Name, Tokens: tokens, Endpoints: a.Endpoints, BudgetShare: a.BudgetShare,
-		Budgets: d.budgets, Metrics: d.requests, Transport: d.transport, UserAgent: userAgent(), Grace: d.grace,
+		Budgets: d.budgets, Metrics: d.requests, Transport: d.transport, UserAgent: userAgent(), Grace: d.grace, Heard: d.heard,
 	})
 	if err != nil {
 		return nil, err
@@ -176,6 +178,7 @@ type app struct {
 	log      *slog.Logger
 	registry *prometheus.Registry
 	db       *state.DB
+	clock    *clock.Watch
 	budgets  *apiclient.Budgets
 	poller   *poller.Poller
 	delivery *delivery.Delivery
@@ -201,13 +204,18 @@ func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, shown bool, e
 	if err != nil {
 		return nil, err
 	}
+	if a.db.Restored() {
+		log.Warn("the state file is a backup, opened for the first time: budgets start empty, sequences go on behind all that the original can have used, "+
+			"files are only appended to, and what was emitted since the backup is emitted again", "state", cfg.State.Path)
+	}
+	a.clock = clock.New(clock.Config{LastCommit: a.db.LastCommit(), Log: log})
 	expiry := a.serviceMetrics()
 	// Requests and deliveries in flight at a shutdown get most of the time that
 	// there is; the rest is for their commits.
 	grace := cfg.ShutdownTimeout * 8 / 10
 	d := deps{
 		log: log, budgets: apiclient.NewBudgets(a.db.Ledger(), log), requests: apiclient.NewMetrics(a.registry),
-		transport: apiclient.NewTransport(), expiry: expiry, grace: grace,
+		transport: apiclient.NewTransport(), expiry: expiry, grace: grace, heard: a.clock.Heard,
 	}
 	a.budgets = d.budgets
 	a.registry.MustRegister(a.budgets)
@@ -356,6 +364,14 @@ func (a *app) serve(ctx context.Context, server *web.Server) error {
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.poller.Run(ctx) })
+	g.Go(func() error { // an idle poller writes nothing: a sink may be the first to find out
+		select {
+		case <-a.db.Broken():
+			return state.ErrBroken
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	g.Go(func() error {
 		a.budgets.Run(ctx)
 		return nil
@@ -396,12 +412,15 @@ func (a *app) serve(ctx context.Context, server *web.Server) error {
 	}
 }
 
-// retain deletes old events now and then.
+// retain deletes old events now and then, as long as the clock that says how old
+// they are can be believed.
 func (a *app) retain(ctx context.Context) {
 	tick := time.NewTicker(10 * time.Minute)
 	defer tick.Stop()
 	for {
-		if n, err := a.db.Retain(ctx, time.Now().Add(-a.cfg.State.KeepEvents)); err != nil {
+		if !a.clock.Trusted() {
+			// The clock has told, and a marketplace's answer will end it.
+		} else if n, err := a.db.Retain(ctx, time.Now().Add(-a.cfg.State.KeepEvents)); err != nil {
 			a.log.Error("old events could not be deleted, trying again", "err", err)
 		} else if n > 0 {
 			a.log.Info("deleted old events", "events", n, "older_than", a.cfg.State.KeepEvents)
@@ -425,5 +444,8 @@ func (a *app) ready() (notes []string, err error) {
 		notes = append(notes, "stopped: "+err.Error())
 	}
 	slices.Sort(notes)
+	if doubt := a.clock.Doubt(); doubt != "" {
+		notes = append(notes, "nothing is deleted by age: "+doubt)
+	}
 	return notes, nil
 }

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"time"
 )
 
 // Action is a command of contract §3 that changes something: POST /api/v1/<name>.
@@ -20,6 +21,11 @@ import (
 // called concurrently. An *Error says what status its failure has; any other
 // error is a 500.
 type Action func(ctx context.Context, in []byte) (out any, err error)
+
+// Download is a command whose answer is a stream of bytes: POST /api/v1/<name>,
+// under the same checks. It may be called concurrently. Where it fails after its
+// first byte the connection is cut, so that a piece is not taken for the whole.
+type Download func(ctx context.Context, w io.Writer) error
 
 // Error is a failure with a status that tells a program what to make of it.
 type Error struct {
@@ -73,6 +79,9 @@ func (a *api) routes(mux *http.ServeMux) {
 	for name, act := range a.Actions {
 		mux.HandleFunc("POST /api/v1/"+name, func(w http.ResponseWriter, r *http.Request) { a.change(w, r, act) })
 	}
+	for name, write := range a.Downloads {
+		mux.HandleFunc("POST /api/v1/"+name, func(w http.ResponseWriter, r *http.Request) { a.download(w, r, write) })
+	}
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		if a.knowsHost(w, r) {
 			a.refuse(w, http.StatusNotFound, "there is no such command; GET /api/v1/status shows what is going on")
@@ -80,20 +89,26 @@ func (a *api) routes(mux *http.ServeMux) {
 	})
 }
 
-func (a *api) change(w http.ResponseWriter, r *http.Request, act Action) {
+// mayChange makes the checks, and answers where the request fails one.
+func (a *api) mayChange(w http.ResponseWriter, r *http.Request) bool {
 	token := a.hasToken(r)
 	switch {
 	case !token && !a.knowsHost(w, r):
-		return
 	case a.origin.Check(r) != nil:
 		a.refuse(w, http.StatusForbidden, "a page of another site may not do this")
-		return
 	case a.APIToken != "" && !token:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="syncd"`)
 		a.refuse(w, http.StatusUnauthorized, "this needs the token of server.api_token_file: Authorization: Bearer TOKEN")
-		return
 	case a.APIToken == "" && !a.Loopback:
-		a.refuse(w, http.StatusForbidden, "syncd listens beyond loopback, where changes need a token: set server.api_token_file")
+		a.refuse(w, http.StatusForbidden, "syncd listens beyond loopback, where this needs a token: set server.api_token_file")
+	default:
+		return true
+	}
+	return false
+}
+
+func (a *api) change(w http.ResponseWriter, r *http.Request, act Action) {
+	if !a.mayChange(w, r) {
 		return
 	}
 	in, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAPIBody))
@@ -103,14 +118,55 @@ func (a *api) change(w http.ResponseWriter, r *http.Request, act Action) {
 	}
 	out, err := act(r.Context(), in)
 	if err != nil {
-		status := http.StatusInternalServerError
-		if e, ok := errors.AsType[*Error](err); ok {
-			status = e.Status
-		}
-		a.refuse(w, status, err.Error())
+		a.failed(w, err)
 		return
 	}
 	a.answer(w, http.StatusOK, out)
+}
+
+func (a *api) failed(w http.ResponseWriter, err error) {
+	status := http.StatusInternalServerError
+	if e, ok := errors.AsType[*Error](err); ok {
+		status = e.Status
+	}
+	a.refuse(w, status, err.Error())
+}
+
+// takes is how long a client may take for a piece of a download. What writes it
+// may hold something up.
+const takes = 30 * time.Second
+
+// pieces writes a download as long as its client takes it.
+type pieces struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	begun   bool
+}
+
+func (p *pieces) Write(b []byte) (int, error) {
+	p.begun = true
+	if err := p.control.SetWriteDeadline(time.Now().Add(takes)); err != nil {
+		return 0, err
+	}
+	return p.ResponseWriter.Write(b)
+}
+
+func (a *api) download(w http.ResponseWriter, r *http.Request, write Download) {
+	if !a.mayChange(w, r) {
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	p := &pieces{ResponseWriter: w, control: http.NewResponseController(w)}
+	switch err := write(r.Context(), p); {
+	case err != nil && !p.begun:
+		a.failed(w, err)
+	case err != nil:
+		a.Log.Warn("a download did not come to its end", "path", r.URL.Path, "err", err)
+		panic(http.ErrAbortHandler) // or what was sent would look whole
+	}
 }
 
 // knowsHost checks the Host header, and answers where it is another's.

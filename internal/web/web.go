@@ -31,6 +31,8 @@ type Config struct {
 	Status func() any
 	// Actions are the commands of /api/v1, by name.
 	Actions map[string]Action
+	// Downloads are those of them whose answer is a file.
+	Downloads map[string]Download
 	// APIToken is the bearer token that changes need; default: none, and they are
 	// allowed on Loopback alone, where nobody but this machine reaches Listen.
 	APIToken string
