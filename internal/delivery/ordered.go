@@ -149,9 +149,12 @@ func (o *ordered) resume(ctx context.Context) error {
 	o.position, o.checkpoint = known.Position, known.Checkpoint
 	if o.resumer != nil {
 		report, err := o.resumer.Resume(ctx, o.checkpoint, o.lines())
-		if report != (sink.Report{}) { // also of one that failed half-way
+		// Also of one that failed half-way. Where a full disk takes the beginning of
+		// the same lines with each try, cutting them again is no news.
+		odd := report.OrphanPath != "" || report.Note != ""
+		if odd || report.CutBytes != 0 && o.trouble.Row() == 0 {
 			level := slog.LevelInfo
-			if report.OrphanPath != "" || report.Note != "" {
+			if odd {
 				level = slog.LevelWarn
 			}
 			o.log.Log(ctx, level, "sink brought back in line with its position", "cut_bytes", report.CutBytes, "moved_to", report.OrphanPath, "note", report.Note)

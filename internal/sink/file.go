@@ -100,14 +100,14 @@ func (f *File) Deliver(ctx context.Context, events []event.Logged) error {
 	}
 	size, err = f.append(ctx, size, events)
 	if err != nil {
-		return fmt.Errorf("append %d events: %w", len(events), err)
+		return fmt.Errorf("append events: %w", err)
 	}
 	// A crash from here to the commit of Checkpoint leaves whole lines behind
 	// the committed length. The log hands them to Resume as its next lines:
 	// they are cut and written once more.
 	mark, err := readMark(f.file, size)
 	if err != nil {
-		return fmt.Errorf("append %d events: read back: %w", len(events), err)
+		return fmt.Errorf("append events: read back: %w", err)
 	}
 	f.mark, f.ready = mark, true
 	return nil
