@@ -74,6 +74,7 @@ type chat struct {
 	unlisted, bare, silent bool
 	script                 []line // what is still to be said
 	written                bool   // has an event
+	listed                 bool   // seller/chats shows it
 	last                   *event // the newest that has appeared
 }
 
@@ -179,6 +180,13 @@ func (c *chatWorld) sign(r *rand.Rand, n *chat) {
 	delete(c.bySign, n.sign)
 	n.sign = n.id + ":" + pick(r, []string{"", "", fmt.Sprint(10_000_000 + r.IntN(90_000_000))}) + ":" + hexID(r, 70)
 	c.bySign[n.sign] = n
+	c.note(n)
+}
+
+func (c *chatWorld) note(n *chat) {
+	if n.listed && n.last != nil {
+		c.world.note(KindChat, n.id, func() []byte { return render(n.wire()) }, 0)
+	}
 }
 
 // resignOne gives one of the chats, also of those that nobody writes in any more, a new replySign.
@@ -351,13 +359,16 @@ func (c *chatWorld) appear(e *event) {
 	if in.last == nil && !in.unlisted {
 		c.world.after(e.ms*int64(time.Millisecond)+int64(c.world.spec.ChatsListedAfter), func() {
 			c.order = append(c.order, in)
-			c.stale = true
+			in.listed, c.stale = true, true
+			c.note(in)
 		})
 	}
 	if in.last == nil || compareEvents(in.last, e) < 0 {
 		in.last = e
 		c.stale = true
 	}
+	c.note(in)
+	c.world.note(KindEvent, in.id+"/"+e.id, func() []byte { return e.render }, 0)
 }
 
 // listed returns the chats of seller/chats, newest message first [LIVE].

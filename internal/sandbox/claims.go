@@ -222,6 +222,23 @@ func (c *claimWorld) add(n *claim) {
 	c.byID[n.wire.ID] = n
 	c.all = append(c.all, n)
 	n.draw()
+	c.note(n)
+}
+
+// leaves is when the lists stop showing a claim, as it is now.
+func (c *claimWorld) leaves(n *claim) int64 {
+	if c.world.spec.ClaimAgeByUpdate {
+		return n.updated + int64(claimAge)
+	}
+	return n.created + int64(claimAge)
+}
+
+func (c *claimWorld) note(n *claim) {
+	if !c.shown(n, c.world.now) {
+		c.world.note(KindClaim, n.wire.ID, nil, 0)
+		return
+	}
+	c.world.note(KindClaim, n.wire.ID, func() []byte { return n.render }, c.leaves(n))
 }
 
 // draw renders the item anew. Pages that are being sent keep the old bytes.
@@ -287,6 +304,7 @@ func (c *claimWorld) touch(n *claim, at int64, still bool) {
 		n.updated = at - at%int64(time.Microsecond)
 	}
 	n.draw()
+	c.note(n)
 }
 
 // decide carries an action out; the caller touches the claim.
@@ -306,10 +324,7 @@ func (c *claimWorld) reopen(n *claim) {
 
 // shown says whether a claim is young enough for the lists.
 func (c *claimWorld) shown(n *claim, now int64) bool {
-	if c.world.spec.ClaimAgeByUpdate {
-		return now-n.updated < int64(claimAge)
-	}
-	return now-n.created < int64(claimAge)
+	return now < c.leaves(n)
 }
 
 // Claims returns everything the two lists show now, by dt.
@@ -350,6 +365,7 @@ func (w *World) AddClaim(spec ClaimSpec) (Claim, error) {
 	c.add(n)
 	if spec.Raw != nil {
 		n.render = slices.Clone(spec.Raw)
+		c.note(n)
 	}
 	return n.view(), nil
 }
@@ -389,7 +405,7 @@ func (w *World) TouchClaim(id string, fields map[string]any) error {
 	if err != nil {
 		return fmt.Errorf("touch claim %s: %w", id, err)
 	}
-	return w.alterClaim(id, func(_ *claimWorld, n *claim, _ int64) error {
+	return w.alterClaim(id, func(c *claimWorld, n *claim, _ int64) error {
 		var wire wireClaim // its own copy: what is read half must not stay
 		if err := json.Unmarshal(render(n.wire), &wire); err != nil {
 			return fmt.Errorf("touch claim %s: %w", id, err)
@@ -410,6 +426,7 @@ func (w *World) TouchClaim(id string, fields map[string]any) error {
 		wire.ID = n.wire.ID // the world finds it by that
 		n.wire, n.created, n.updated = wire, created.UnixNano(), updated.UnixNano()
 		n.draw()
+		c.note(n)
 		return nil
 	})
 }

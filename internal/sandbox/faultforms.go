@@ -14,7 +14,7 @@ import (
 var variants = map[FaultKind][]string{
 	Fault401:         {"withdrawn", "malformed", "expired", "scope"},
 	Fault403:         {"denial", "gateway", "envelope", "base_token", "requirements", "pins"},
-	FaultRateLimited: {"limiter", "gateway", "global"},
+	FaultRateLimited: {"limiter", "gateway", "global", "bare"},
 	Fault500:         {"problem", "json", "html", "empty"},
 	Fault502:         {"html", "problem", "json", "empty"},
 	Fault503:         {"html", "problem", "json", "empty"},

@@ -29,7 +29,7 @@ const (
 	// FaultRateLimited is somebody else spending the seller's budget: the bucket is drained, this request gets a 429 and
 	// is no violation; later ones are if they come before the announced time. With a [Fault.Delay] no token comes back
 	// before it is over. Variants of the text: limiter (documented), gateway (with X-Ratelimit-Remaining: 0) and global
-	// (both recorded).
+	// (both recorded); bare has no headers either.
 	FaultRateLimited FaultKind = "status_429"
 	// Fault401 is the gateway's documented body. Variants: withdrawn, malformed, expired, scope.
 	Fault401 FaultKind = "status_401"

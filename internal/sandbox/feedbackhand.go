@@ -219,4 +219,7 @@ func (w *World) ExtendFeedbacks() {
 	w.lock(time.Now())
 	defer w.mu.Unlock()
 	w.feedbacks.extended = true
+	for _, n := range w.feedbacks.all {
+		w.feedbacks.note(n)
+	}
 }

@@ -213,6 +213,7 @@ func (n *feedback) visible() bool { return n.indexed && !n.deleted }
 
 // show puts a feedback in the lists, if it is to be seen.
 func (f *feedbackWorld) show(n *feedback) {
+	f.note(n)
 	if !n.visible() {
 		return
 	}
@@ -225,6 +226,14 @@ func (f *feedbackWorld) show(n *feedback) {
 	if !n.viewed {
 		f.unviewed++
 	}
+}
+
+func (f *feedbackWorld) note(n *feedback) {
+	if !n.visible() {
+		f.world.note(KindFeedback, n.id, nil, 0)
+		return
+	}
+	f.world.note(KindFeedback, n.id, func() []byte { return f.render(n, 0) }, 0)
 }
 
 // alter applies a change and moves the feedback to the list where it then belongs.

@@ -45,6 +45,9 @@ func (w *World) pay(p payment) (remaining int, refusal *limited) {
 		})
 	}
 	retry, reset := b.refuse(p.now, p.roundDown)
+	if p.drain != nil && p.drain.form() == "bare" {
+		b.notBefore = time.Time{} // it was not told
+	}
 	limiter := uuid(stream(0, w.seller.ID+string(p.key.group)+string(p.key.kind))) // one id per limiter, as in the example
 	return 0, &limited{retry: retry, reset: reset, burst: b.limit.Burst, limiter: limiter}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -122,16 +123,25 @@ func (p *pinWorld) pin(of *feedback, method, on string, at int64) *pin {
 	p.lastID += 1 + p.ids.IntN(40)
 	n := &pin{id: p.lastID, method: method, on: on, of: of, changed: at}
 	p.pins = append(p.pins, n)
+	p.note(n)
 	return n
 }
 
+func (p *pinWorld) note(n *pin) {
+	p.world.note(KindPin, strconv.Itoa(n.id), func() []byte { return render(n.wire()) }, 0)
+}
+
 // unpin is the marketplace taking a pin off.
-func (p *pinWorld) unpin(n *pin, cause string, at int64) { n.cause, n.changed = cause, at }
+func (p *pinWorld) unpin(n *pin, cause string, at int64) {
+	n.cause, n.changed = cause, at
+	p.note(n)
+}
 
 // remove is the seller taking a pin off, who then is not told of it any more.
 func (p *pinWorld) remove(n *pin) {
 	i := slices.Index(p.pins, n)
 	p.pins = slices.Delete(p.pins, i, i+1)
+	p.world.note(KindPin, strconv.Itoa(n.id), nil, 0)
 }
 
 // excluded takes the pins of a deleted feedback off.

@@ -98,6 +98,9 @@ func (s *Sandbox) tooManyRequests(now time.Time, l limited, seller string, fault
 	if variant == "gateway" {
 		a.header["X-Ratelimit-Remaining"] = "0" // documents have it on all other statuses only
 	}
+	if variant == "bare" {
+		a.header = nil
+	}
 	return a
 }
 

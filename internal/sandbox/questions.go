@@ -211,6 +211,11 @@ func (q *questionWorld) show(n *question) {
 	if !n.viewed {
 		q.unviewed++
 	}
+	q.note(n)
+}
+
+func (q *questionWorld) note(n *question) {
+	q.world.note(KindQuestion, n.id, func() []byte { return n.render }, 0)
 }
 
 func (q *questionWorld) insert(n *question) {
@@ -337,6 +342,9 @@ func (w *World) ExtendQuestions() {
 	w.questions.extended = true
 	for _, n := range w.questions.byID {
 		w.questions.draw(n)
+		if n.listed {
+			w.questions.note(n)
+		}
 	}
 }
 

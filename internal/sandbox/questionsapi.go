@@ -90,6 +90,9 @@ func serveQuestions(c *call) answer {
 	if err != nil || skip < 0 || skip > maxTake || take+skip > maxTake {
 		return c.bad(errText)
 	}
+	if cut := c.quirks.QuestionPageCut; cut > 0 {
+		take = min(take, cut)
+	}
 	order := c.query.Get("order")
 	if order != "" && order != "dateAsc" && order != "dateDesc" {
 		return c.bad(errText)

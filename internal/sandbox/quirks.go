@@ -47,6 +47,9 @@ type Quirks struct {
 	// FeedbackPageCut is how many feedbacks a page has at most, whatever `take` says. Default: as many as asked for.
 	FeedbackPageCut int
 
+	// QuestionPageCut is FeedbackPageCut for questions.
+	QuestionPageCut int
+
 	// PhotoNoise gives the links of photos and videos another query string in each answer.
 	PhotoNoise bool
 
@@ -154,8 +157,8 @@ func (q Quirks) validate() error {
 		return fmt.Errorf("unknown form %d of next on an empty page", q.EmptyNext)
 	case q.OldUnanswered < OldUnansweredStay || q.OldUnanswered > OldUnansweredLeave:
 		return fmt.Errorf("unknown place %d of old feedbacks without an answer", q.OldUnanswered)
-	case q.FeedbackSkipCap < 0 || q.FeedbackPageCut < 0:
-		return fmt.Errorf("feedback skip cap %d, page cut %d: expected 1 or more, or 0 for the documented", q.FeedbackSkipCap, q.FeedbackPageCut)
+	case q.FeedbackSkipCap < 0 || q.FeedbackPageCut < 0 || q.QuestionPageCut < 0:
+		return fmt.Errorf("feedback skip cap %d, page cuts %d and %d: expected 1 or more, or 0 for the documented", q.FeedbackSkipCap, q.FeedbackPageCut, q.QuestionPageCut)
 	case q.FeedbackSkipStatus != 0 && q.FeedbackSkipStatus != http.StatusBadRequest && q.FeedbackSkipStatus != http.StatusUnprocessableEntity:
 		return fmt.Errorf("feedback skip status %d: expected 400 or 422", q.FeedbackSkipStatus)
 	case q.PinsWithoutState < PinsAll || q.PinsWithoutState > PinsRefused:

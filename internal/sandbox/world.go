@@ -85,6 +85,9 @@ type WorldSpec struct {
 	LateFeedbacks float64
 	IndexedLateBy time.Duration
 
+	// Journal keeps every state of every item for [World.Journal]. It grows with all that happens. Default: nothing is kept.
+	Journal bool
+
 	// PageTies makes every boundary between the history's pages of 50 events cut through so many events of one
 	// millisecond. Default: 0; 2 or more otherwise.
 	PageTies int
@@ -186,6 +189,7 @@ type World struct {
 	now        int64      // up to where things have happened, in nanoseconds; never goes back
 	agenda     agenda
 	rhythms    []rhythm
+	journal    *journal // nil: none is kept
 	chat       *chatWorld
 	questions  *questionWorld
 	feedbacks  *feedbackWorld
@@ -203,6 +207,9 @@ func newWorld(seller Seller, seed uint64, epoch time.Time) *World {
 		atRest:  spec.atRest(),
 		now:     epoch.UnixNano(),
 		buckets: make(map[bucketKey]*bucket),
+	}
+	if spec.Journal {
+		w.journal = &journal{open: make(map[journalKey]int)}
 	}
 	products := newProducts(stream(seed, "products "+seller.ID), seller.Name)
 	w.chat = newChatWorld(w, seed, products)
