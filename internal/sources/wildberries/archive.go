@@ -62,8 +62,8 @@ func (a *archiveRun) after(h *habits, p seen, d *dated) (end bool, note string) 
 		a.retreat()
 		return false, ""
 	}
-	if a.repeats(p) {
-		return true, fmt.Sprintf("the archive of %s shows the same page whatever `skip` says: what comes after its %d entries cannot be read", d.name, p.got)
+	if a.repeats(p) { // as deep as the API goes, or at all
+		return a.turn(d)
 	}
 	if a.Suspect > 0 {
 		h.settle(a.Suspect, p.got > overlap(a.Suspect), p.now)

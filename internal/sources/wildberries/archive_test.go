@@ -119,16 +119,16 @@ func TestArchiveMoves(t *testing.T) {
 	}
 }
 
-// TestArchiveThatEnds: where the API does not go deeper, whether it refuses or shows
-// nothing, the archive is read from its other end; what is left in between is told,
-// once.
+// TestArchiveThatEnds: where the API does not go deeper, whether it refuses, shows
+// nothing or the last page again, the archive is read from its other end; what is left
+// in between is told, once.
 func TestArchiveThatEnds(t *testing.T) {
-	for _, empty := range []bool{false, true} {
+	for _, end := range []string{"refused", "empty", "repeated"} {
 		for _, documented := range []bool{false, true} {
 			for _, n := range []int{60, 100, 110, 150, 190, 240, 300} {
-				t.Run(fmt.Sprintf("%d entries, empty %v, documented %v", n, empty, documented), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%d entries, %s, documented %v", n, end, documented), func(t *testing.T) {
 					synctest.Test(t, bubble(func(t *testing.T) {
-						l := &lists{stream: wildberries.Feedbacks, take: 20, skip: 1000, depth: 1020, archiveSkip: 100, archiveEmpty: empty, items: archived(n, time.Hour)}
+						l := &lists{stream: wildberries.Feedbacks, take: 20, skip: 1000, depth: 1020, archiveSkip: 100, archiveEmpty: end == "empty", archiveRepeats: end == "repeated", items: archived(n, time.Hour)}
 						if documented {
 							l.skip, l.depth, l.archiveSkip = 100, 120, 0
 						}

@@ -32,6 +32,7 @@ type eventsCursor struct {
 	Most      int        `json:"most,omitempty"`      // largest page seen: one with fewer was hardly cut off
 	Inclusive bool       `json:"inclusive,omitempty"` // an event of the very millisecond asked for has been seen
 	Tip       bool       `json:"tip,omitempty"`       // this run, or the next one, begins at the newest event
+	Cut       bool       `json:"cut,omitempty"`       // the newest millisecond may have more events than the last run has shown
 	Whole     int        `json:"whole,omitempty"`     // so many events are a whole overlap, though no page was larger,
 	WholeAt   int64      `json:"whole_at,omitempty"`  // as was found out then
 	Floor     int64      `json:"floor,omitempty"`     // nothing is asked for from before it: the operator has stepped over that
@@ -41,6 +42,10 @@ type eventsCursor struct {
 // wholeFor is how long Whole is believed, in milliseconds: an event that came
 // late into the newest millisecond of a page that is full for once is read then.
 const wholeFor = 24 * 60 * 60 * 1000
+
+// behindLeast is how far a page without events has to lead on, in milliseconds, so that
+// no `next` makes a loop.
+const behindLeast = 1000
 
 // eventsRun is one run: a walk up to the present.
 type eventsRun struct {
@@ -65,7 +70,10 @@ func (c *eventsCursor) begin(now, since time.Time, overlap time.Duration) {
 	}
 	if c.Tip && base >= floor && base > 0 {
 		c.Run.Next, c.Run.Seen = base, base
-		if c.Inclusive {
+		switch {
+		case c.Cut:
+			c.Run.Next--
+		case c.Inclusive:
 			c.Run.Next++
 		}
 		return
@@ -86,6 +94,7 @@ func (c *eventsCursor) begin(now, since time.Time, overlap time.Duration) {
 type eventsPage struct {
 	n              int
 	oldest, newest int64 // 0: no event said when it was
+	behind         int64 // of a page without events: its `next`, if that is further on and still before the overlap
 	present        int64
 	overlap        int64
 	slow           bool // the next request comes later than the overlap is long
@@ -112,6 +121,8 @@ func (c *eventsCursor) after(p eventsPage) (done bool, note string) {
 		r.From = p.oldest
 	}
 	switch {
+	case p.behind >= r.Next+behindLeast:
+		r.Next, r.Seen = p.behind, max(r.Seen, p.behind)
 	case p.newest == 0:
 		done = true
 		if p.n > 0 && full {
@@ -155,6 +166,8 @@ func (c *eventsCursor) after(p eventsPage) (done bool, note string) {
 	}
 	if done {
 		c.Run = nil
+		// It may have ended beyond its beginning with a page that was cut off.
+		c.Cut = full && p.newest == c.Newest
 		// There is no tip to look at where the present has not been reached.
 		c.Tip = !c.Tip && (p.newest == 0 || !full || p.newest >= p.present-p.overlap)
 	}
@@ -198,7 +211,7 @@ var eventsEndpoint = endpoint{
 // overlap, for nothing was read before it.
 func eventsFrom(q sources.Query) (eventsCursor, error) {
 	cur := eventsCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur); err != nil {
+	if err := decodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
 		return cur, err
 	}
 	if cur.Run == nil {
@@ -243,6 +256,11 @@ func (c *Client) chatEvents(ctx context.Context, q sources.Query) (sources.Page,
 	// Where no event says when it was, `next` is all there is.
 	if next := l.members.whole("result.next"); p.newest == 0 && l.n > 0 && next > 0 && next <= p.present {
 		p.newest = next
+	}
+	// There may be more behind events that are there and not shown any more, those of a
+	// type that was removed. Close to the present nothing would be gained by asking.
+	if next := l.members.whole("result.next"); l.n == 0 && next > oldest.UnixMilli() && next < p.present-p.overlap {
+		p.behind = next
 	}
 	sortByTime(page.Items)
 	run, full, known := cur.Run, cur.full(p), cur.Newest

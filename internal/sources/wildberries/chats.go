@@ -23,7 +23,7 @@ type chatsCursor struct {
 
 func (c *Client) chats(ctx context.Context, q sources.Query) (sources.Page, error) {
 	cur := chatsCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur); err != nil {
+	if err := decodeCursor(q.Stream, q.Cursor, &cur, func() bool { return true }); err != nil {
 		return sources.Page{}, err
 	}
 	l, err := c.list(ctx, q, chatsEndpoint, nil)

@@ -18,6 +18,9 @@ const (
 	claimsLimit    = 200     // a page, the most that is documented
 	claimsReadings = 3       // of one list in a run, at most
 	claimsMost     = 100_000 // entries of one list; nobody gets that many claims in 14 days
+	// claimsShown is how far back the API shows claims, in seconds: 14 days (documented),
+	// of which the first may be cut.
+	claimsShown = 13 * 24 * 60 * 60
 )
 
 // claimsCursor is where claims continue.
@@ -36,12 +39,14 @@ const (
 type claimsCursor struct {
 	V        int        `json:"v"`
 	Archived *tally     `json:"archived,omitempty"` // of the archive as a run has read it at rest
+	Complete int64      `json:"complete,omitempty"` // when the last complete run began, by the marketplace's clock, Unix seconds; 0: none was
 	Run      *claimsRun `json:"run,omitempty"`      // the run that is going on
 }
 
 // claimsRun is one run.
 type claimsRun struct {
-	Asked    int64 `json:"asked"` // when it began by our clock, Unix milliseconds
+	Asked    int64 `json:"asked"`           // when it began by our clock, Unix milliseconds
+	Began    int64 `json:"began,omitempty"` // by the marketplace's, Unix seconds; 0: no page yet
 	List     int   `json:"list,omitempty"`
 	Number   int   `json:"number,omitempty"` // of this reading of the list, from 0
 	Offset   int   `json:"offset,omitempty"`
@@ -55,7 +60,7 @@ type claimsRun struct {
 }
 
 func (r *claimsRun) read(list, number int) {
-	*r = claimsRun{Asked: r.Asked, List: list, Number: number}
+	*r = claimsRun{Asked: r.Asked, Began: r.Began, List: list, Number: number}
 }
 
 // claimsPage is what one page showed.
@@ -165,15 +170,43 @@ func (c *Client) claims(ctx context.Context, q sources.Query) (sources.Page, err
 	sortByTime(l.items)
 	page := sources.Page{Items: l.items, Undecodable: l.odd, Began: time.UnixMilli(r.Asked), Date: l.date}
 	total := min(max(l.members.whole("total"), 0), claimsMost)
+	if r.Began == 0 {
+		if r.Began = l.now.Unix(); !l.date.IsZero() {
+			r.Began = l.date.Unix() // ours may be ahead, and would make a gap
+		}
+	}
 	page.Done, page.Note = cur.after(claimsPage{keys: l.keys, total: int(total), limit: c.claimsLimit})
+	if page.Done {
+		if gap := cur.complete(r.Began, q.LastRun.Unix()); gap != "" {
+			page.Note = gap
+		}
+	}
 	page.Cursor, err = json.Marshal(cur)
 	return page, err
+}
+
+// complete takes note of a complete run. It says what claims may have come and gone
+// since the one before, as far as that is known: an old cursor is that of a syncd that
+// did not run, or of one that was killed after nothing had happened for as long.
+func (c *claimsCursor) complete(began, lastRun int64) (gap string) {
+	from, to := c.Complete, began-claimsShown
+	c.Complete = began
+	if from == 0 {
+		return ""
+	}
+	if lastRun <= began { // else our clock was ahead
+		from = max(from, lastRun)
+	}
+	if from >= to {
+		return ""
+	}
+	return fmt.Sprintf("the API shows claims for 14 days, and the last trace of a run is of %s: unless syncd has run since then, claims created between %s and %s may be missing", date(from), date(from), date(to))
 }
 
 // claimsFrom is the cursor of the page that q asks for, with a run going on.
 func claimsFrom(q sources.Query) (claimsCursor, error) {
 	cur := claimsCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur); err != nil {
+	if err := decodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
 		return cur, err
 	}
 	if cur.Run == nil {
@@ -191,7 +224,7 @@ func (c *Client) skipClaims(q sources.Query) (sources.Cursor, string, error) {
 	r := cur.Run
 	leftOut := fmt.Sprintf("%s from number %d to number %d, in the order of the marketplace's answer", claimsLists[r.List].name, r.Offset+1, r.Offset+c.claimsLimit)
 	// No other reading of this list, which would come upon the same page.
-	*r = claimsRun{Asked: r.Asked, List: r.List, Number: claimsReadings - 1, Offset: r.Offset + c.claimsLimit, Skipped: true}
+	*r = claimsRun{Asked: r.Asked, Began: r.Began, List: r.List, Number: claimsReadings - 1, Offset: r.Offset + c.claimsLimit, Skipped: true}
 	next, err := json.Marshal(cur)
 	return next, leftOut, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/url"
 	"strconv"
 	"time"
@@ -22,6 +23,7 @@ type dated struct {
 	skip    int       // entries that can be skipped, at most
 	depth   int       // of both together
 	leaf    int       // items of a part of the census, about
+	leaves  int       // parts of a new census, at most
 }
 
 // reaches says whether a page can begin there.
@@ -54,6 +56,7 @@ type datedCursor struct {
 	Retry   int64       `json:"retry,omitempty"`   // and when it is asked for again
 	Between *span       `json:"between,omitempty"` // News: the list that is read while the other one fails
 	Gap     bool        `json:"gap,omitempty"`     // it has been said that the archive does not show everything
+	Wide    int64       `json:"wide,omitempty"`    // News: when the last run began that was wide; 0: none was
 	Holes   []hole      `json:"holes,omitempty"`
 	Run     *datedRun   `json:"run,omitempty"` // the run that is going on
 }
@@ -69,6 +72,7 @@ type datedRun struct {
 	Answered bool        `json:"answered,omitempty"` // the list that is read first, and again at the end, is that of the answered
 	Twice    bool        `json:"twice,omitempty"`    // the first list is read again
 	Floor    int64       `json:"floor,omitempty"`    // where each list begins; 0: at its oldest item
+	Wide     int64       `json:"wide,omitempty"`     // News: by so many seconds that is before where it would be as a rule
 	Last     *archiveRun `json:"archive,omitempty"`  // the reading of the archive, which comes last; nil: it is not read
 	LastAt   int64       `json:"last_at,omitempty"`  // when it began in this run, by the marketplace's clock
 	span
@@ -86,7 +90,7 @@ const (
 func (c *datedCursor) begin(q sources.Query, d *dated, earliest, latest time.Time) {
 	r := &datedRun{Asked: q.Now.UnixMilli()}
 	since := second(q.Since)
-	end := int64(0)
+	end, kept := int64(0), int64(math.MaxInt64)
 	archive := d.archive != nil
 	switch q.Walk {
 	case sources.Full:
@@ -104,6 +108,11 @@ func (c *datedCursor) begin(q sources.Query, d *dated, earliest, latest time.Tim
 		if base := max(c.Newest, since); base > 0 {
 			r.Floor = max(base-int64(q.Overlap/time.Second)-1, 1)
 		}
+		if kept = max(c.Newest-wideOverlaps*int64(q.Overlap/time.Second)-1, 1); c.Newest > 0 && c.wideDue(latest) {
+			// What is older than Since need not be shown.
+			wide := max(kept, min(since-int64(q.Overlap/time.Second)-1, r.Floor))
+			r.Floor, r.Wide = wide, r.Floor-wide
+		}
 	}
 	switch {
 	case !archive || q.Walk == sources.News && (c.History || latest.Unix() < c.Retry && c.Retry <= latest.Unix()+archiveRetryMost):
@@ -116,15 +125,32 @@ func (c *datedCursor) begin(q sources.Query, d *dated, earliest, latest time.Tim
 	default:
 		r.Last = newArchiveRun(r.Floor, latest)
 	}
-	// What a hole keeps out is not asked for below the floor anyway.
+	// What a hole keeps out is not asked for below the floor anyway, nor by a wide run.
 	var holes []hole
 	for _, h := range c.Holes {
-		if h.To > r.Floor {
+		if h.To > min(r.Floor, kept) {
 			holes = append(holes, h)
 		}
 	}
 	c.Holes, c.Run = holes, r
 	r.span = newSpan(r.Floor, end, c.holes())
+}
+
+// Items appear in the index hours late: others lost reviews with an overlap of 1 h, and
+// went over to 3 h with two longer readings a day. So now and then a run of the news is
+// wide. One of these shows whatever is late by wideOverlaps overlaps less wideEvery, 12 h
+// by default, and what is later than that perhaps.
+const (
+	wideEvery    = int64(12 * time.Hour / time.Second)
+	wideOverlaps = 8
+)
+
+// wideDue says whether the next run of the news is a wide one. One too many costs bytes
+// and hardly a request, so it is in doubt: where the cursor of the last one was not
+// saved, or a clock was wrong.
+func (c *datedCursor) wideDue(latest time.Time) bool {
+	ago := latest.Unix() - c.Wide
+	return ago >= wideEvery || ago <= -wideEvery
 }
 
 // second is a time as the cursor has it; 0: none.
@@ -198,7 +224,8 @@ func (c *datedCursor) after(q sources.Query, d *dated, p seen, unanswered, answe
 	if note == "" {
 		note = healed
 	}
-	long := !end && r.Suspect == 0
+	// What a wide run reads once more was read before.
+	long := !end && r.Suspect == 0 && (r.Wide == 0 || p.oldest >= r.Floor+r.Wide)
 	if first && long && unanswered > answered+2*int64(p.asked) {
 		// The list that is read twice should be the shorter one. Nothing but the
 		// number of requests depends on what the page says.
@@ -222,8 +249,10 @@ func (c *datedCursor) next(q sources.Query) (done bool) {
 	switch {
 	case r.Pass == passFirst:
 		r.Pass = passSecond
-	case r.Pass == passSecond && (r.Twice || q.Walk == sources.News && r.Newest-r.Floor > 2*overlap+1):
+	case r.Pass == passSecond && (r.Twice || q.Walk == sources.News && r.Newest-r.Floor-r.Wide > 2*overlap+1):
 		r.Pass = passAgain
+		r.span = newSpan(r.Floor+r.Wide, r.End, c.holes())
+		return false
 	case r.Pass < passArchive && r.Last != nil:
 		r.Pass = passArchive
 		return false
@@ -232,6 +261,9 @@ func (c *datedCursor) next(q sources.Query) (done bool) {
 			// What was created after the run began may have been missed by the list
 			// that was read first, however long a crash kept the two apart. The same
 			// bound keeps an item from the future from hiding the rest.
+			if c.Newest == 0 || r.Wide > 0 {
+				c.Wide = r.Began
+			}
 			c.Newest = max(c.Newest, min(r.Newest, r.Began))
 		}
 		c.Run = nil
@@ -270,7 +302,7 @@ func (r *datedRun) progress(now int64) float64 {
 // datedFrom is the cursor of the page that q asks for, with a run going on.
 func (c *Client) datedFrom(q sources.Query, d *dated) (datedCursor, error) {
 	cur := datedCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur); err != nil {
+	if err := decodeCursor(q.Stream, q.Cursor, &cur, func() bool { return cur.sound(d) }); err != nil {
 		return cur, err
 	}
 	if q.Walk != sources.Full && cur.Since > 0 && second(q.Since) < cur.Since {

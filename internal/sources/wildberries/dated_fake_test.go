@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,23 +16,29 @@ import (
 
 // lists is a strict fake of the methods that questions and feedbacks are read by.
 type lists struct {
-	t      *testing.T
+	t      testing.TB
 	stream string // default: questions
 	items  []*listItem
 
 	// How it reads what is not documented.
 	fromExclusive, toExclusive bool
 	seconds                    bool   // the filter compares whole seconds
+	rounded                    bool   // after rounding, that is
+	indexed                    bool   // it goes by when an item appeared, and so does the order of the lists
+	dateless                   bool   // answers hold no Date
 	order                      string // of the lists: "asc" as asked, "desc" or "none" whatever is asked
 	archiveOrder               string // as asked, or "asc" or "none"
 	cut                        int    // pages hold no more, whatever is asked for; 0: they hold what is asked for
 	ignoreFrom                 bool
-	undated                    bool // the counts mind no dates
+	undated                    bool   // the counts mind no dates
+	text                       string // of each item
+	sorted                     bool   // the items are, the newest first, which makes a large shop quick
 
-	take, skip, depth int // what a page may be; 0: as documented
-	leaf              int // items of a part of the census; 0: as many as in earnest
-	archiveSkip       int // more is refused; 0: nothing is
-	archiveEmpty      bool
+	take, skip, depth int  // what a page may be; 0: as documented
+	leaf              int  // items of a part of the census; 0: as many as in earnest
+	archiveSkip       int  // more is refused; 0: nothing is
+	archiveEmpty      bool // and not refused, but empty
+	archiveRepeats    bool // and the last page comes again
 
 	poison   map[string]bool           // a page with one of these items fails
 	fail     func(*http.Request) int   // a status other than 0 is sent instead
@@ -87,7 +94,7 @@ func (l *lists) json(i *listItem, now time.Time) string {
 	if i.isAnswered(now) {
 		answer = `{"text":"!"}`
 	}
-	return fmt.Sprintf(`{"id":%q,"text":"?","createdDate":%q,"answer":%s}`, i.id, created, answer)
+	return fmt.Sprintf(`{"id":%q,"text":"%s?","createdDate":%q,"answer":%s}`, i.id, l.text, created, answer)
 }
 
 // parameters reads numbers, and fails the test where one is none.
@@ -107,6 +114,9 @@ func (l *lists) refuse(w http.ResponseWriter, r *http.Request) {
 
 func (l *lists) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.n++
+	if l.dateless {
+		w.Header().Del("Date")
+	}
 	if l.paths == nil {
 		l.paths = make(map[string]int)
 	}
@@ -148,23 +158,41 @@ func (l *lists) within(r *http.Request, dated bool) []*listItem {
 	}
 	now := time.Now()
 	before := func(a, b time.Time) bool {
+		if l.rounded {
+			a, b = a.Round(time.Second), b.Round(time.Second)
+		}
 		if l.seconds {
 			return a.Unix() < b.Unix()
 		}
 		return a.Before(b)
 	}
 	start, end := time.Unix(from, 0), time.Unix(to, 0)
+	items := l.items
+	if l.sorted && dated && hasFrom && hasTo {
+		after := func(at time.Time) int {
+			return sort.Search(len(l.items), func(i int) bool { return l.items[i].created.Before(at) })
+		}
+		items = l.items[after(end.Add(time.Second)):after(start.Add(-time.Second))]
+	}
 	var found []*listItem
-	for _, it := range l.items {
+	for _, it := range items {
 		switch {
 		case !it.listed(now), it.isAnswered(now) != answered:
-		case dated && hasFrom && (before(it.created, start) || l.fromExclusive && !before(start, it.created)):
-		case dated && hasTo && (before(end, it.created) || l.toExclusive && !before(it.created, end)):
+		case dated && hasFrom && (before(l.when(it), start) || l.fromExclusive && !before(start, l.when(it))):
+		case dated && hasTo && (before(end, l.when(it)) || l.toExclusive && !before(l.when(it), end)):
 		default:
 			found = append(found, it)
 		}
 	}
 	return found
+}
+
+// when is the time that the filter and the order go by.
+func (l *lists) when(it *listItem) time.Time {
+	if l.indexed && !it.visible.IsZero() {
+		return it.visible
+	}
+	return it.created
 }
 
 func (l *lists) serveList(w http.ResponseWriter, r *http.Request) {
@@ -174,7 +202,7 @@ func (l *lists) serveList(w http.ResponseWriter, r *http.Request) {
 		l.refuse(w, r)
 		return
 	}
-	l.send(w, l.within(r, !l.ignoreFrom), l.order, int(skip), int(take))
+	l.send(w, l.within(r, !l.ignoreFrom), l.when, l.order, int(skip), int(take))
 }
 
 func (l *lists) serveArchive(w http.ResponseWriter, r *http.Request) {
@@ -193,28 +221,30 @@ func (l *lists) serveArchive(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if l.archiveSkip > 0 && int(skip) > l.archiveSkip {
-		if !l.archiveEmpty {
+		if !l.archiveEmpty && !l.archiveRepeats {
 			w.WriteHeader(http.StatusUnprocessableEntity)
 			fmt.Fprint(w, `{"data":null,"error":true,"errorText":"Не удалось получить архивные отзывы по фильтру","additionalErrors":null}`)
 			return
 		}
-		page = nil
+		if skip = int64(l.archiveSkip); !l.archiveRepeats {
+			page = nil
+		}
 	}
 	if l.archiveOrder != "" {
 		order = l.archiveOrder
 	}
-	l.send(w, page, order, int(skip), int(take))
+	l.send(w, page, func(it *listItem) time.Time { return it.created }, order, int(skip), int(take))
 }
 
-func (l *lists) send(w http.ResponseWriter, page []*listItem, order string, skip, take int) {
+func (l *lists) send(w http.ResponseWriter, page []*listItem, when func(*listItem) time.Time, order string, skip, take int) {
 	slices.SortStableFunc(page, func(a, b *listItem) int {
 		switch order {
 		case "desc":
-			return b.created.Compare(a.created)
+			return when(b).Compare(when(a))
 		case "none":
 			return strings.Compare(a.id[len(a.id)-1:]+a.id, b.id[len(b.id)-1:]+b.id)
 		}
-		return a.created.Compare(b.created)
+		return when(a).Compare(when(b))
 	})
 	page = page[min(skip, len(page)):]
 	page = page[:min(take, len(page))]
@@ -257,7 +287,12 @@ func (l *lists) serveCount(w http.ResponseWriter, r *http.Request) {
 }
 
 // open returns a client of it.
-func (l *lists) open(t *testing.T, acc int) *wildberries.Client {
+func (l *lists) open(t testing.TB, acc int) *wildberries.Client {
+	return l.openThrough(t, acc, &direct{handler: l})
+}
+
+// openThrough returns one that sends its requests through transport.
+func (l *lists) openThrough(t testing.TB, acc int, transport http.RoundTripper) *wildberries.Client {
 	l.t = t
 	if l.order == "" {
 		l.order = "asc"
@@ -265,7 +300,7 @@ func (l *lists) open(t *testing.T, acc int) *wildberries.Client {
 	if l.stream == "" {
 		l.stream = wildberries.Questions
 	}
-	c := open(t, &direct{handler: l}, token(acc))
+	c := open(t, transport, token(acc))
 	if l.leaf > 0 {
 		c.SetLeaf(l.leaf)
 	}
@@ -284,7 +319,7 @@ func (l *lists) open(t *testing.T, acc int) *wildberries.Client {
 }
 
 // reader returns a reader of one walk.
-func (l *lists) reader(t *testing.T, walk sources.Walk) *reader {
+func (l *lists) reader(t testing.TB, walk sources.Walk) *reader {
 	rd := newReader(t, l.open(t, 3), l.stream, time.Time{}, threeHours)
 	rd.query.Walk, rd.query.Window = walk, sixtyDays
 	return rd

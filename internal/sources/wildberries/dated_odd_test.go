@@ -197,7 +197,7 @@ func TestOddLists(t *testing.T) {
 			synctest.Test(t, bubble(func(t *testing.T) {
 				l := &lists{take: 10, depth: 100}
 				for i := range 30 {
-					l.items = append(l.items, &listItem{id: fmt.Sprint("q", i), created: ago(time.Duration(i) * time.Hour), answered: i%2 == 0})
+					l.items = append(l.items, &listItem{id: fmt.Sprint("q", i), created: ago(time.Duration(i) * 5 * time.Hour), answered: i%2 == 0})
 				}
 				tt.setup(l)
 				rd := l.reader(t, sources.News)

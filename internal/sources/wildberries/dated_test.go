@@ -18,7 +18,7 @@ import (
 // crashes. Every item that stays visible for two runs of the news is read.
 func TestDatedProperty(t *testing.T) {
 	for _, stream := range datedStreams {
-		for seed := range uint64(7) {
+		for seed := range uint64(10) {
 			t.Run(fmt.Sprint(stream, " seed ", seed), func(t *testing.T) {
 				synctest.Test(t, bubble(func(t *testing.T) { datedWorld(t, stream, seed) }))
 			})
@@ -30,6 +30,8 @@ func datedWorld(t *testing.T, stream string, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 5))
 	l := &lists{stream: stream, fromExclusive: r.IntN(2) == 0, toExclusive: r.IntN(2) == 0, seconds: r.IntN(2) == 0, take: 8 + r.IntN(12)}
 	l.depth = l.take * (4 + r.IntN(12))
+	l.indexed = r.IntN(3) == 0
+	l.rounded, l.dateless = l.seconds && r.IntN(2) == 0, r.IntN(6) == 0
 	if r.IntN(4) == 0 {
 		l.order, l.take = []string{"desc", "none"}[r.IntN(2)], 12
 		l.depth = 120
@@ -111,7 +113,9 @@ func datedWorld(t *testing.T, stream string, seed uint64) {
 				break
 			}
 		}
-		if page.Done {
+		// By a small budget the archive's history takes many runs, which say that they are
+		// not all of it.
+		if page.Done && !page.Partial {
 			for _, it := range l.items {
 				if rd.seen[it.id] > 0 {
 					shown[it.id] = 2

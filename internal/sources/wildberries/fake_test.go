@@ -30,8 +30,8 @@ func token(acc int) string {
 
 type memory map[string][]byte
 
-func (m memory) Load(key string) ([]byte, error)     { return m[key], nil }
-func (m memory) Save(key string, value []byte) error { m[key] = value; return nil }
+func (m memory) Load(key string) ([]byte, bool, error) { return m[key], false, nil }
+func (m memory) Save(key string, value []byte) error   { m[key] = value; return nil }
 
 // open returns a source for one account whose requests go through transport.
 func open(t testing.TB, transport http.RoundTripper, token string) *wildberries.Client {
@@ -74,7 +74,7 @@ func (d *direct) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // reader drives one stream as the poller does.
 type reader struct {
-	t       *testing.T
+	t       testing.TB
 	source  sources.Source
 	query   sources.Query
 	cursor  sources.Cursor
@@ -86,7 +86,7 @@ type reader struct {
 	check   func(sources.Page)
 }
 
-func newReader(t *testing.T, s sources.Source, stream string, since time.Time, overlap time.Duration) *reader {
+func newReader(t testing.TB, s sources.Source, stream string, since time.Time, overlap time.Duration) *reader {
 	return &reader{t: t, source: s, seen: make(map[string]int), limit: 2000,
 		query: sources.Query{Stream: stream, Walk: sources.News, Since: since, Overlap: overlap}}
 }

@@ -20,7 +20,7 @@ var feedbacks = dated{
 	count:   pathFeedbacksCount,
 	archive: new(feedbacksAt(pathFeedbacksArchive)),
 	take:    5000, skip: 199_990, depth: 199_990 + 5000,
-	leaf: leafItems,
+	leaf: fineItems, leaves: fineMost,
 }
 
 func feedbacksAt(path string) endpoint {

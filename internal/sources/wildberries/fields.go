@@ -139,15 +139,3 @@ func decodeNamed(raw json.RawMessage, kind, name string) (sources.Item, fields, 
 	}
 	return sources.Item{Kind: kind, ID: []string{id}, Subject: []string{kind, id}, Body: body}, f, nil
 }
-
-// decodeCursor reads a cursor that this package wrote into dst. Nil leaves dst
-// as it is.
-func decodeCursor(stream string, c sources.Cursor, dst any) error {
-	if c == nil {
-		return nil
-	}
-	if err := json.Unmarshal(c, dst); err != nil {
-		return fmt.Errorf("cursor of %s: %w", stream, err)
-	}
-	return nil
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"syncd/internal/sources"
 )
@@ -56,6 +57,7 @@ func (c *Client) lastPage(ctx context.Context, q sources.Query, d *dated, cur *d
 		return page, nil
 	}
 	cur.Fails, cur.Retry = 0, 0
+	page.History = q.Walk == sources.News
 	page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, note
 	if note != "" {
 		if cur.Gap {
@@ -82,6 +84,9 @@ func (c *Client) lastPage(ctx context.Context, q sources.Query, d *dated, cur *d
 // the run ends without it, and the next one goes as far back. It fills in page.
 func (c *Client) sweepArchive(ctx context.Context, q sources.Query, d *dated, cur *sweepCursor, page sources.Page) (sources.Page, error) {
 	r := cur.Run
+	if cur.Deep > 0 {
+		r.Head.Floor, r.Head.First = min(r.Head.Floor, max(cur.Deep-int64(q.Overlap/time.Second)-1, 1)), 0
+	}
 	l, end, note, err := c.archivePage(ctx, q, d, r.Head, &cur.Archive)
 	if err != nil {
 		status := archiveFailure(ctx, err)
@@ -98,7 +103,7 @@ func (c *Client) sweepArchive(ctx context.Context, q sources.Query, d *dated, cu
 	// In an order of its own the archive's head says nothing: see Full.
 	if end || r.Head.Mixed {
 		began, _ := c.present(page.Began)
-		r.Head, cur.Head = nil, began.Unix()
+		r.Head, cur.Head, cur.Deep = nil, began.Unix(), 0
 	}
 	return page, nil
 }

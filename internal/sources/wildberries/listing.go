@@ -59,7 +59,7 @@ func key(parts ...string) uint64 {
 func (c *Client) list(ctx context.Context, q sources.Query, e endpoint, params url.Values) (listing, error) {
 	l := listing{}
 	resp, err := c.groups[e.group].Get(ctx, apiclient.Request{
-		Stream: q.Stream, Walk: q.Walk, Path: e.path, Query: params, Weight: e.weight,
+		Stream: q.Stream, Walk: q.Walk, Path: e.path, Query: params, Weight: e.weight, Sending: q.Sending, Large: q.Large,
 		Read: func(body io.Reader, date time.Time) error {
 			l.now = clock(q.Now, date)
 			answer, err := jsonlist.Read(body, jsonlist.List{

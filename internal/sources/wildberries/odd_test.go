@@ -76,6 +76,37 @@ func TestInclusiveNextAtAPageBoundary(t *testing.T) {
 	}
 }
 
+// TestRemovedEvents: pages from which all events were taken away again are no end of the
+// feed, be they the first, in the middle of history, or come up while it is followed.
+func TestRemovedEvents(t *testing.T) {
+	for _, inclusive := range []bool{false, true} {
+		for _, from := range []int{0, 95, 190} {
+			for _, acc := range []int{1, 3} {
+				synctest.Test(t, bubble(func(t *testing.T) {
+					f := &feed{size: fixed(20), inclusive: inclusive, emptyNext: "null"}
+					begin := time.Now()
+					for i := range 300 {
+						at := begin.Add(time.Duration(i-250) * time.Hour)
+						f.add(feedEvent{id: fmt.Sprint("e", i), ms: at.UnixMilli(), visible: at, removed: i >= from && i < from+100})
+					}
+					rd := newReader(t, f.open(t, acc), wildberries.ChatEvents, time.Time{}, time.Minute)
+					for time.Since(begin) < 60*time.Hour {
+						if n, _ := rd.run(); n > 60 {
+							t.Fatalf("a run of %d requests", n)
+						}
+						time.Sleep(20 * time.Minute)
+					}
+					for _, e := range f.events {
+						if rd.seen[e.id] == 0 && !e.removed {
+							t.Errorf("inclusive %v, removed from %d on, acc %d: %s was not read; cursor %s", inclusive, from, acc, e.id, rd.cursor)
+						}
+					}
+				}))
+			}
+		}
+	}
+}
+
 // TestARenamedListIsNoSilence: an answer without the list is not "nothing new".
 func TestARenamedListIsNoSilence(t *testing.T) {
 	for answer, fine := range map[string]bool{

@@ -41,7 +41,7 @@ func (s *pageSizes) limit(key string, want int) int {
 func (s *pageSizes) narrow(key string) (n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if size, failing := s.sizes[key]; failing && size.most > 1 {
+	if size, failing := s.sizes[key]; failing && max(size.most, size.failed) > 1 {
 		return 0, fmt.Errorf("the page that fails is being narrowed down to the one entry that is to blame: the next try asks for %d of them, so wait for it", size.most)
 	}
 	return 1, nil
@@ -106,5 +106,5 @@ func refused(err error) bool {
 // refused it, none at all.
 func perhapsTooLarge(err error) bool {
 	e, ok := errors.AsType[*sources.Error](err)
-	return ok && (e.Kind == sources.Temporary || e.Kind == sources.Unreadable || e.Kind == sources.Rejected)
+	return ok && !e.Unsent && (e.Kind == sources.Temporary || e.Kind == sources.Unreadable || e.Kind == sources.Rejected)
 }

@@ -140,7 +140,7 @@ var pinsEndpoint = endpoint{group: GroupFeedbacks, path: pathPins, weight: 1.0 /
 
 func (c *Client) feedbackPins(ctx context.Context, q sources.Query) (sources.Page, error) {
 	cur := pinsCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur); err != nil {
+	if err := decodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
 		return sources.Page{}, err
 	}
 	if cur.Run == nil {

@@ -243,3 +243,35 @@ func TestSkipCounts(t *testing.T) {
 		}))
 	}
 }
+
+// TestSkipTriesTheEntryFirst: Skip steps over an entry once that has failed alone, and
+// not while a larger page is all that has.
+func TestSkipTriesTheEntryFirst(t *testing.T) {
+	for _, take := range []int{2, 5, 20, 100} {
+		synctest.Test(t, bubble(func(t *testing.T) {
+			l := &lists{take: take, depth: 10 * take, poison: map[string]bool{"q1": true}}
+			for i := range 3 {
+				l.items = append(l.items, &listItem{id: fmt.Sprint("q", i), created: ago(time.Hour - time.Duration(i)*time.Minute)})
+			}
+			rd := l.reader(t, sources.News)
+			for range 30 {
+				q := rd.query
+				q.Cursor, q.Now = rd.cursor, time.Now()
+				page, err := rd.source.Fetch(t.Context(), q)
+				if err == nil {
+					for _, it := range page.Items {
+						rd.seen[it.ID[0]]++
+					}
+					if rd.cursor = page.Cursor; page.Done {
+						break
+					}
+				} else if next, _, err := rd.source.(sources.Skipper).Skip(q); err == nil { // whenever that is possible
+					rd.cursor = next
+				}
+			}
+			if rd.seen["q0"] == 0 || rd.seen["q2"] == 0 || rd.seen["q1"] > 0 {
+				t.Errorf("pages of %d: read %v", take, rd.seen)
+			}
+		}))
+	}
+}

@@ -18,7 +18,7 @@ var questions = dated{
 	lists: endpoint{group: GroupFeedbacks, path: pathQuestions, list: []string{"data", "questions"}, decode: decodeQuestion, nullable: nullIsEmpty},
 	count: pathQuestionsCount,
 	take:  10_000, skip: 10_000, depth: 10_000,
-	leaf: leafItems,
+	leaf: fineItems, leaves: fineMost,
 }
 
 // decodeQuestion reads one question. It has no change time of its own but that of

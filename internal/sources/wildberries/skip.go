@@ -2,6 +2,7 @@ package wildberries
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"syncd/internal/sources"
@@ -48,8 +49,10 @@ func (c *Client) skipSweep(q sources.Query, d *dated, n int) (sources.Cursor, st
 	} else if len(r.Read) > 0 {
 		answered, s := cur.begun()
 		leftOut, err = s.skip(&cur.Holes, answered, d, n)
-	} else {
+	} else if r.Head != nil {
 		leftOut, err = r.Head.skip(d, n)
+	} else {
+		err = errors.New("this sweep does without counts, and sends nothing: there is nothing to step over")
 	}
 	return saved(cur, leftOut, err)
 }

@@ -37,6 +37,10 @@ type hole struct {
 // holesMost bounds how many holes are remembered.
 const holesMost = 16
 
+// lateMost is how many seconds before the time asked for the items of a page may have
+// been created, should the filter go by when they appeared.
+const lateMost = 12 * 60 * 60
+
 // narrowest is the narrowest window: should both ends be exclusive it still shows
 // the second between them.
 const narrowest = 2
@@ -87,7 +91,7 @@ func (s *span) after(h *habits, p seen, d *dated, holes []hole) (end bool, note 
 		return true, ""
 	case !full: // the closed window is read; go on behind it
 		s.moveOn(p.now, holes)
-	case p.newest == 0 || p.newest < s.From-1:
+	case p.newest == 0 || p.newest < s.From-lateMost || p.newest < s.From-1 && !deeper:
 		return true, fmt.Sprintf("a page of %d %s holds none of the time asked for (dateFrom=%d): what comes after them cannot be asked for", p.got, d.name, s.From)
 	case s.Suspect > 0 && !ordered:
 		s.advance(p) // what follows the page shows whether it was cut

@@ -3,7 +3,6 @@ package wildberries
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,15 +20,21 @@ import (
 // change in between shows in the next run.
 //
 // The archive has no counts. Its newest entries are read in every run, since some
-// may be in it from the beginning.
+// may be in it from the beginning. Where the lists have lost items a run reads back to
+// these: they are gone, or were answered and are in the archive alone. It is read last,
+// so that what leaves the lists before they were counted is in it. A run that has
+// neither counts nor an archive sends nothing.
 type sweepCursor struct {
 	V       int       `json:"v"`
 	habits            // of the lists
 	Archive habits    `json:"archive,omitzero"`
 	Holes   []hole    `json:"holes,omitempty"`
 	Head    int64     `json:"head,omitempty"` // what was in the archive then has been read; 0: nothing has
+	Deep    int64     `json:"deep,omitempty"` // back to here, less an overlap, the next reading of the archive goes at least; 0: no matter
 	Census  census    `json:"census,omitzero"`
-	Rest    numbers   `json:"rest,omitzero"` // what the last run left of the difference of Old
+	Rest    numbers   `json:"rest,omitzero"`   // what the last run left of the difference of Old
+	Odd     int       `json:"odd,omitempty"`   // twice the runs whose numbers were noise, less those whose added up
+	Skips   int       `json:"skips,omitempty"` // so many runs do without counts
 	Run     *sweepRun `json:"run,omitempty"`
 }
 
@@ -38,9 +43,11 @@ type sweepCursor struct {
 type sweepRun struct {
 	Asked  int64       `json:"asked"` // when it began by our clock, Unix milliseconds
 	Step   int         `json:"step,omitempty"`
+	Quiet  bool        `json:"quiet,omitempty"`  // it does without counts
 	Next   *census     `json:"next,omitempty"`   // what takes the place of the census
 	Anew   bool        `json:"anew,omitempty"`   // it has nothing in common with it
 	Fresh  numbers     `json:"fresh,omitzero"`   // of what is being counted again
+	Doubt  []int       `json:"doubt,omitempty"`  // what Total was said to be, again and again
 	Now    numbers     `json:"now,omitzero"`     // of Total
 	Diff   numbers     `json:"diff,omitzero"`    // of Old, as far as no leaf has explained it
 	List   int         `json:"list,omitempty"`   // whose difference is being looked for in the leaves
@@ -89,8 +96,55 @@ func (c *sweepCursor) begin(q sources.Query, d *dated, earliest, latest time.Tim
 		if c.Head > 0 {
 			r.Head.First = archiveGlance
 		}
+		if c.Deep > 0 { // the archive could not be read
+			c.Deep = max(c.Deep, first, 1)
+		}
+	}
+	if c.Skips > 0 {
+		c.Skips = min(c.Skips, skipsMost) - 1
+		r.Quiet = true
+		c.giveUp()
 	}
 }
+
+// skipsMost runs, and no more, do without counts in a row: by default that is 16 of the
+// 24 hours between two full readings. oddMost is the Odd of that.
+const (
+	skipsMost = 64
+	oddMost   = 14
+	doubts    = 8 // numbers that are compared
+)
+
+// doubt has the same number asked for again and again, since some did not add up, or did
+// not lately. What changes while it is counted is a reason for that. A number that goes
+// up and down within seconds is noise: it may be that of several servers, say.
+func (c *sweepCursor) doubt() { c.Run.Doubt = []int{c.Census.Total.N[answered]} }
+
+// doubted takes in one of these. By noise a census and a reading of everything in each
+// run would cost more than full readings do, and tell less. So where it goes on a run
+// looks no further, and the next 2 do without counts, then 4, and so on. What adds up by
+// chance takes back half a step.
+func (c *sweepCursor) doubted(n int) {
+	r := c.Run
+	if r.Doubt = append(r.Doubt, n); len(r.Doubt) < doubts {
+		return
+	}
+	up, down := false, false
+	for i, n := range r.Doubt[1:] {
+		up, down = up || n > r.Doubt[i], down || n < r.Doubt[i]
+	}
+	if r.Doubt = nil; !up || !down {
+		return
+	}
+	if c.Odd = min(c.Odd+2, oddMost); c.Odd > 2 {
+		c.Skips = 1 << (c.Odd/2 - 1)
+	}
+	if r.Step == stepTail {
+		c.giveUp()
+	}
+}
+
+func (c *sweepCursor) addsUp() { c.Odd = max(c.Odd-1, 0) }
 
 // count begins a census from nothing.
 func (r *sweepRun) count(w window) {
@@ -110,9 +164,28 @@ func (r *sweepRun) read(w window) {
 	r.Read = append(rest, w)
 }
 
+// deepen has the archive read back to a time.
+func (c *sweepCursor) deepen(from int64) {
+	if c.Run.Head != nil && (c.Deep == 0 || from < c.Deep) {
+		c.Deep = max(from, 1)
+	}
+}
+
+// lost takes in by how much the numbers of a window have changed. If there are fewer
+// items, the archive is read back to it. That costs one reading, also where they were
+// deleted, since from then on the numbers are compared with the lower ones.
+func (c *sweepCursor) lost(w window, change numbers) {
+	if change[unanswered]+change[answered] < 0 {
+		c.deepen(w.From)
+	}
+}
+
 // asks says what the next request counts; false: it does not count.
 func (c *sweepCursor) asks() (w window, list int, ok bool) {
 	r := c.Run
+	if len(r.Doubt) > 0 {
+		return c.Census.Total.window, answered, true
+	}
 	switch r.Step {
 	case stepBase:
 		u := r.Next.uncounted()
@@ -137,6 +210,10 @@ func (c *sweepCursor) asks() (w window, list int, ok bool) {
 // told takes in a count.
 func (c *sweepCursor) told(d *dated, list, n int) {
 	r := c.Run
+	if len(r.Doubt) > 0 {
+		c.doubted(n)
+		return
+	}
 	if r.Step == stepBase {
 		r.Next.uncounted().N[list] = n
 		c.base(d)
@@ -157,15 +234,20 @@ func (c *sweepCursor) told(d *dated, list, n int) {
 		r.Now = fresh
 		switch {
 		case fresh == c.Census.Total.N:
+			c.addsUp()
 			c.found()
 		case len(c.Census.Leaves) == 0:
+			c.lost(c.Census.Total.window, fresh.minus(c.Census.Total.N))
 			r.read(c.Census.Total.window)
 			c.found()
 		default:
-			r.Step = stepTail
+			if r.Step = stepTail; c.Odd > 0 {
+				c.doubt()
+			}
 		}
 	case stepTail:
 		if fresh != c.Census.Tail.N {
+			c.lost(c.Census.Tail.window, fresh.minus(c.Census.Tail.N))
 			c.Census.Tail.N = fresh
 			r.read(c.Census.Tail.window)
 		}
@@ -178,10 +260,15 @@ func (c *sweepCursor) told(d *dated, list, n int) {
 			return
 		}
 		c.Rest = numbers{}
-		if len(r.Read) == 0 { // Total differs, and no part of it does
-			r.read(c.Census.Total.window)
+		if len(r.Read) > 0 {
+			c.addsUp()
+			c.found()
+			return
 		}
+		c.lost(c.Census.Total.window, r.Now.minus(c.Census.Total.N))
+		r.read(c.Census.Total.window) // which differs, and no part of it does
 		c.found()
+		c.doubt()
 	case stepProof:
 		// What a leaf explained may have happened after Old was counted: then as much
 		// is still to be found.
@@ -190,6 +277,7 @@ func (c *sweepCursor) told(d *dated, list, n int) {
 			return
 		}
 		c.Rest = numbers{}
+		c.addsUp()
 		c.found()
 	}
 }
@@ -207,6 +295,7 @@ func (c *sweepCursor) base(d *dated) {
 			r.Next.Leaves, r.Next.Old, r.Next.Tail = nil, nil, nil
 		}
 		c.Rest = numbers{}
+		c.deepen(r.Next.Total.From)
 		r.read(r.Next.Total.window)
 		c.adopt()
 	default:
@@ -229,6 +318,7 @@ func (c *sweepCursor) scan(list int) {
 		return
 	}
 	d := r.Fresh.minus(leaf.N)
+	c.lost(leaf.window, d)
 	for l := range d {
 		c.Census.Old.N[l] += d[l]
 	}
@@ -263,6 +353,7 @@ func (c *sweepCursor) nextLeaf() {
 			w = r.Next.Total.window
 		}
 		r.count(w)
+		c.doubt()
 		return
 	}
 	c.Rest = r.Diff
@@ -308,7 +399,7 @@ func (c *sweepCursor) adopt() {
 // will differ again.
 func (c *sweepCursor) giveUp() {
 	r := c.Run
-	r.Next, r.Anew, r.Fresh, r.Step = nil, false, nothing, stepRead
+	r.Next, r.Anew, r.Fresh, r.Doubt, r.Step = nil, false, nothing, nil, stepRead
 }
 
 // begun is the reading of the first window that is to be read.
@@ -342,7 +433,7 @@ func (c *sweepCursor) after(d *dated, p seen) (note string) {
 // sweepFrom is the cursor of the page that q asks for, with a run going on.
 func (c *Client) sweepFrom(q sources.Query, d *dated) (sweepCursor, error) {
 	cur := sweepCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur); err != nil {
+	if err := decodeCursor(q.Stream, q.Cursor, &cur, func() bool { return cur.sound(d) }); err != nil {
 		return cur, err
 	}
 	if cur.Run == nil {
@@ -363,10 +454,12 @@ func (c *Client) sweep(ctx context.Context, q sources.Query, d *dated) (sources.
 	if w, list, ok := cur.asks(); ok {
 		var n int
 		n, page.Date, err = c.count(ctx, q, d, list == answered, w)
+		c.sizes.asked(countKey(q), 1, err)
+		_, row := c.sizes.failing(countKey(q))
 		switch {
 		case err == nil:
 			cur.told(d, list, n)
-		case countless(err):
+		case countless(err), row >= countTries:
 			cur.giveUp()
 			page.Note = fmt.Sprintf("%s cannot be counted, so that answers to old ones are seen by the full reading alone: %s", d.name, err)
 		default:
@@ -379,25 +472,17 @@ func (c *Client) sweep(ctx context.Context, q sources.Query, d *dated) (sources.
 			return sources.Page{}, err
 		}
 		page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, cur.after(d, p)
-	} else {
+	} else if r.Head != nil {
 		if page, err = c.sweepArchive(ctx, q, d, &cur, page); err != nil {
 			return sources.Page{}, err
 		}
+	}
+	if r.Quiet && page.Note == "" {
+		page.Note = fmt.Sprintf("the numbers of %s do not add up, however often they are asked for: some sweeps do without them, so that answers to old ones are seen by the full reading alone", d.name)
 	}
 	if _, _, counting := cur.asks(); !counting && len(r.Read) == 0 && r.Head == nil {
 		cur.Run, page.Done = nil, true
 	}
 	page.Cursor, err = json.Marshal(cur)
 	return page, err
-}
-
-// countless says whether an error means that the counts cannot be had, and not that
-// the marketplace cannot be reached.
-func countless(err error) bool {
-	e, ok := errors.AsType[*sources.Error](err)
-	if !ok {
-		return false
-	}
-	// A 403 as well, whatever it says: the lists would meet it if it were about more.
-	return e.Kind == sources.Rejected || e.Kind == sources.Unreadable || e.Kind == sources.Forbidden
 }
