@@ -152,7 +152,9 @@ func TestNewsNeverWaits(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				r.mu.Lock()
 				r.slow = test.slow
+				r.mu.Unlock()
 				seen := r.watch()
 				came := make(map[string]time.Time)
 				for begin := time.Now(); time.Since(begin) < test.runs; {

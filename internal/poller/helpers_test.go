@@ -84,7 +84,10 @@ func (r *rig) open() {
 	db, err := state.Open(state.Config{Path: r.path, Commit: func(commit func() error) error {
 		r.queue <- struct{}{}
 		defer func() { <-r.queue }()
-		time.Sleep(r.slow)
+		r.mu.Lock()
+		slow := r.slow
+		r.mu.Unlock()
+		time.Sleep(slow)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		n := r.commits
