@@ -9,7 +9,7 @@ build: ## one static binary, bin/syncd
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/syncd ./cmd/syncd
 
 test: ## all tests, with the race detector, in random order
-	go test -race -shuffle=on -timeout 10m ./...
+	go test -race -shuffle=on -timeout 20m ./...
 
 lint: ## formatting, vet, staticcheck, tidiness; staticcheck.conf says what is on and why
 	@out=$$(gofmt -l cmd internal); if [ -n "$$out" ]; then echo "not gofmt'd:"; echo "$$out"; exit 1; fi

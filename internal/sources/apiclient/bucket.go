@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -69,6 +71,8 @@ type Bucket struct {
 	limit  Limit
 	ledger Ledger
 	log    *slog.Logger
+
+	shown atomic.Uint64 // what tokens returned last, as bits of a float64
 
 	mu        sync.Mutex
 	accounts  []string // whose budget this is, for the log
@@ -248,12 +252,14 @@ func (b *Bucket) acquire(ctx context.Context, f Flow, patient bool) (*Grant, err
 		now := time.Now()
 		ahead := slices.Index(b.queue.waiters, w)
 		d := b.turnLocked(now, ahead)
-		if ahead == 0 && d == 0 {
-			return b.spendLocked(w, now, start)
-		}
+		// First, or a process that was stopped would spend long after its deadline: both
+		// timers have run out then, and whoever lent the token has written it off.
 		if hurried && now.Add(d).After(deadline) {
 			return nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key.String(),
 				Until: now.Add(d), Err: fmt.Errorf("the next request is allowed at %s", now.Add(d).UTC().Format(time.RFC3339))}
+		}
+		if ahead == 0 && d == 0 {
+			return b.spendLocked(w, now, start)
 		}
 		var timer <-chan time.Time
 		if ahead == 0 {
@@ -423,10 +429,17 @@ func (b *Bucket) wakeLocked() {
 }
 
 // tokens returns how many requests could be sent at once now.
+//
+// A spend that is being saved holds the bucket, with many accounts for seconds: what
+// it held when somebody looked before is good enough for a metric.
 func (b *Bucket) tokens() float64 {
-	b.mu.Lock()
+	if !b.mu.TryLock() {
+		return math.Float64frombits(b.shown.Load())
+	}
 	defer b.mu.Unlock()
-	return b.tokensLocked(time.Now())
+	now := b.tokensLocked(time.Now())
+	b.shown.Store(math.Float64bits(now))
+	return now
 }
 
 func (b *Bucket) tokensLocked(now time.Time) float64 {
