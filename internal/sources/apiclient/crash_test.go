@@ -30,6 +30,7 @@ func TestCrashWithABurstInFlight(t *testing.T) {
 							}
 							time.Sleep(life)
 							p.kill()
+							synctest.Wait() // the dead spend nothing beside the living: the state file is locked
 						}
 						p := start(t, l, believed(limit), share)
 						time.Sleep(20 * limit.Interval) // full
