@@ -29,7 +29,53 @@ const (
 	Sweep    Walk = "sweep"    // changes that cheap means (counts, recent items) can tell
 	Full     Walk = "full"     // a reading of the whole sweep window
 	Backfill Walk = "backfill" // history, from Query.Since on
+	Follow   Walk = "follow"   // what has to be visited one by one, since no list shows it: Query.Visit
 )
+
+// Visit is a thing of which a list shows that it exists, and perhaps that it has
+// moved, and which has a list of its own that a stream reads: a chat and its
+// messages, a question and its answers. Walks that read lists find it (Page.Found),
+// the walk Follow visits it (Query.Visit, Page.Visited). In between it is in the
+// state.
+type Visit struct {
+	// Stream is the one that makes the visit. Empty: the page's own.
+	Stream string
+	// ID names the thing, in the stream that visits it.
+	ID string
+	// Created is the thing's own time; zero where it has none. How often it is worth
+	// a visit is a matter of its age.
+	Created time.Time
+	// Due: not before; zero: it is only remembered. Of two that are due the urgent one
+	// goes first, then the one that is due longer.
+	Due    time.Time
+	Urgent bool
+	// Found is what the list showed of it, Seen up to where it has been read. Both are
+	// small, and understood by the source alone. Seen is nil until it was visited.
+	Found, Seen json.RawMessage
+
+	// History says that it was found by the first reading of its stream, or is older
+	// than what counts as new there, and was not visited since: what the visit shows
+	// is old too, where it has no time of its own. The engine sets it.
+	History bool
+	// Version counts how often it was found. The engine sets it.
+	Version uint64
+	// Forget, of Page.Visited: there is nothing to visit any more.
+	Forget bool
+}
+
+// VisitCount is how many visits of a stream are planned to things of an age: above
+// that of the entry before, and up to Age.
+type VisitCount struct {
+	Age time.Duration
+	N   int
+}
+
+// Known is an item that is on record: its id as contract §6 spells it, and its last
+// version; nil where the body is gone.
+type Known struct {
+	ID   string
+	Body json.RawMessage
+}
 
 // Query asks for the next page of a walk.
 type Query struct {
@@ -38,7 +84,7 @@ type Query struct {
 	Cursor  Cursor        // as the last page of this walk returned it
 	Since   time.Time     // News, Backfill: the walk need not show items older than this; zero: as far back as the API goes
 	Overlap time.Duration // News: how far back from the newest item a run begins. Sweep: what is younger is read by News anyway
-	Window  time.Duration // Sweep, Full: how far back from now changes are looked for
+	Window  time.Duration // Sweep, Full: how far back from now changes are looked for. News: the same
 	Now     time.Time     // the engine's clock; a source trusts it only as far as the API's own Date agrees
 
 	// LastRun, of News, is when the last complete run began that the engine knows of;
@@ -46,6 +92,23 @@ type Query struct {
 	// of a process that was killed, where that saw no change; for streams that are not
 	// Whole by all that went before this process.
 	LastRun time.Time
+
+	// Visit, of Follow with a nil Cursor, is what to visit. A run of Follow is one visit;
+	// of one that takes several pages the source keeps what it needs in the cursor.
+	Visit *Visit
+	// Every and Full, of Follow, are how often a thing is visited that is young, and
+	// one as old as Window: the stream's sweeps.
+	Every, Full time.Duration
+	// Remembered, if set, returns the visit of a stream that has an id, as it is saved.
+	Remembered func(stream, id string) (v Visit, ok bool, err error)
+	// Planned, if set, counts the visits of the stream that are due some day, by age.
+	// It may be some minutes old.
+	Planned func() ([]VisitCount, error)
+	// Missing, of Sweep and of a stream with Lookup, returns up to n items on record
+	// that the last complete run of News did not show, in the order of their times and
+	// behind the one that was returned as next before (empty: from the first on); next
+	// is empty behind the last. Nil: no run can tell.
+	Missing func(after string, n int) (items []Known, next string, err error)
 
 	// Sending, if set, is called just before the request leaves, when it has been paid
 	// for: requests do not leave in the order in which they began to wait, and which
@@ -84,6 +147,26 @@ type Page struct {
 	// done: they are kept aside durably, and committed in order of their time
 	// after the last page.
 	Staged bool
+	// Ordered, of a Staged page, says that the order of what was kept aside is known
+	// with it, though the run goes on. On the last page of a run it goes without
+	// saying.
+	Ordered bool
+
+	// Found are visits to make, or to remember, saved with the page. What was saved of
+	// the same thing before keeps its Seen.
+	Found []Visit
+	// Visited, with the last page of a run of Follow, is the visit that it was: with
+	// Seen, and with Due and Urgent of the next one, which hold unless it was found
+	// again meanwhile.
+	Visited *Visit
+
+	// Failed is why a part of the run could not be read, where the run goes on without
+	// it and the next one tries it again: a store that is disabled. The run is Partial.
+	Failed *Error
+
+	// Plan says in words, for people, how often the stream can be read by its budget:
+	// "50 requests a scan of 5000 an hour: every 60s". Empty: nothing to say.
+	Plan string
 
 	// History says that the items belong to the first reading of the stream, which
 	// goes on after runs that were complete in all else: what is older than the first
@@ -131,6 +214,13 @@ type Item struct {
 	Created time.Time
 	// Changed is the item's own change time; zero where it has none.
 	Changed time.Time
+	// Rank orders items of the same Created, where both have to be put in order: see
+	// Page.Staged.
+	Rank uint64
+	// Old says that the item is no news for a reason that only the source knows, such
+	// as a store that was discovered after it: where nobody has seen it before it is
+	// recorded silently.
+	Old bool
 	// Immutable items never change: they have one version, and no `updated`.
 	Immutable bool
 	// Wakes is another stream that is worth a poll when this item is new: the
@@ -178,6 +268,8 @@ type Stream struct {
 	Overlap  time.Duration // default; zero: the stream has none
 	Walks    []Walk        // that it has
 	Whole    bool          // each run of News reads all that the API shows, so it sees changes too
+	Lookup   bool          // Whole, and an item that a run does not show is asked for by its id: Query.Missing
+	Driver   string        // the stream whose News finds what this one visits; empty: its own
 	Vanish   bool          // Whole, and an item that two runs in a row do not show is an event: `removed`
 	Off      bool          // off unless the configuration says otherwise
 }

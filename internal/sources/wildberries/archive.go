@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 // archiveRun is one reading of the archive, the newest first. It has no date filter,
@@ -118,7 +119,7 @@ func (a *archiveRun) disorder(d *dated) string {
 
 // archivePage fetches the next page of the archive. Where the API refuses to go as
 // deep the listing is empty, and the reading turns.
-func (c *Client) archivePage(ctx context.Context, q sources.Query, d *dated, a *archiveRun, h *habits) (l listing, end bool, note string, err error) {
+func (c *Client) archivePage(ctx context.Context, q sources.Query, d *dated, a *archiveRun, h *habits) (l listing.Listing, end bool, note string, err error) {
 	take := min(d.take, d.depth-a.Skip)
 	if a.First > 0 {
 		take = min(take, a.First)
@@ -135,9 +136,9 @@ func (c *Client) archivePage(ctx context.Context, q sources.Query, d *dated, a *
 		e, ok := errors.AsType[*sources.Error](err)
 		if ok && a.Skip > 0 && (e.Status == http.StatusBadRequest || e.Status == http.StatusUnprocessableEntity) {
 			end, note = a.turn(d)
-			return listing{}, end, note, nil
+			return listing.Listing{}, end, note, nil
 		}
-		return listing{}, false, "", err
+		return listing.Listing{}, false, "", err
 	}
 	stepped := a.Stepped > 0
 	a.Stepped = 0

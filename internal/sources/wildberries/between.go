@@ -41,7 +41,7 @@ func (c *Client) readBetween(ctx context.Context, q sources.Query, d *dated, cur
 	if err != nil {
 		return sources.Page{}, err
 	}
-	page.Items, page.Undecodable, page.Date = l.items, l.odd, l.date
+	page.Items, page.Undecodable, page.Date = l.Items, l.Odd, l.Date
 	end, note := s.after(&cur.habits, p, d, holes)
 	if page.Note = note; note == "" {
 		page.Note = fmt.Sprintf("the %s cannot be read: the %s are read in between", d.list(fails), d.list(reads))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 const pathEvents = "/api/v1/seller/events"
@@ -196,9 +197,9 @@ var eventsEndpoint = endpoint{
 	group: GroupChat, path: pathEvents, list: []string{"result", "events"}, decode: decodeEvent,
 	// Nothing new looks like that: null, or no list and a zero. Anything else that
 	// has no list is one that was renamed, and would be silence for ever.
-	nullable: func(m fields, null bool) bool {
+	nullable: func(m listing.Fields, null bool) bool {
 		if null {
-			return m.whole("result.totalEvents") <= 0
+			return m.Whole("result.totalEvents") <= 0
 		}
 		return string(m["result.totalEvents"]) == "0"
 	},
@@ -211,7 +212,7 @@ var eventsEndpoint = endpoint{
 // overlap, for nothing was read before it.
 func eventsFrom(q sources.Query) (eventsCursor, error) {
 	cur := eventsCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
+	if err := sources.DecodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
 		return cur, err
 	}
 	if cur.Run == nil {
@@ -239,9 +240,9 @@ func (c *Client) chatEvents(ctx context.Context, q sources.Query) (sources.Page,
 	}
 	// The cursor never passes the present, or one event from the future would hide
 	// all that come after it. The header Date is cut to the second.
-	p := eventsPage{n: l.n, present: l.now.UnixMilli() + 999, overlap: q.Overlap.Milliseconds(),
+	p := eventsPage{n: l.N, present: l.Now.UnixMilli() + 999, overlap: q.Overlap.Milliseconds(),
 		slow: c.tokens[GroupChat].Interval(GroupChat) > q.Overlap}
-	page := sources.Page{Items: l.items, Undecodable: l.odd, Began: time.UnixMilli(cur.Run.Asked), Date: l.date}
+	page := sources.Page{Items: l.Items, Undecodable: l.Odd, Began: time.UnixMilli(cur.Run.Asked), Date: l.Date}
 	for _, item := range page.Items {
 		if item.Created.IsZero() {
 			continue
@@ -254,12 +255,12 @@ func (c *Client) chatEvents(ctx context.Context, q sources.Query) (sources.Page,
 		}
 	}
 	// Where no event says when it was, `next` is all there is.
-	if next := l.members.whole("result.next"); p.newest == 0 && l.n > 0 && next > 0 && next <= p.present {
+	if next := l.Members.Whole("result.next"); p.newest == 0 && l.N > 0 && next > 0 && next <= p.present {
 		p.newest = next
 	}
 	// There may be more behind events that are there and not shown any more, those of a
 	// type that was removed. Close to the present nothing would be gained by asking.
-	if next := l.members.whole("result.next"); l.n == 0 && next > oldest.UnixMilli() && next < p.present-p.overlap {
+	if next := l.Members.Whole("result.next"); l.N == 0 && next > listing.Oldest.UnixMilli() && next < p.present-p.overlap {
 		p.behind = next
 	}
 	sortByTime(page.Items)
@@ -346,20 +347,20 @@ func sortBy(items []sources.Item, when func(sources.Item) time.Time) {
 // decodeEvent reads one event. `addTimestamp` is its time on the server; old
 // ones have only `addTime`, cut to the second.
 func decodeEvent(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	body, f, err := decodeItem(raw)
+	body, f, err := listing.Decode(raw)
 	if err != nil {
 		return sources.Item{}, err
 	}
-	chat, id := f.text("chatID"), f.text("eventID")
-	if err := errors.Join(goodID("chatID", chat), goodID("eventID", id)); err != nil {
+	chat, id := f.Text("chatID"), f.Text("eventID")
+	if err := errors.Join(listing.CheckID("chatID", chat), listing.CheckID("eventID", id)); err != nil {
 		return sources.Item{}, err
 	}
 	item := sources.Item{Kind: "chat_event", ID: []string{chat, id}, Subject: []string{"chat", chat}, Immutable: true, Body: body}
-	if ms := f.whole("addTimestamp"); ms != 0 {
-		item.Created = plausible(time.UnixMilli(ms).UTC(), now)
+	if ms := f.Whole("addTimestamp"); ms != 0 {
+		item.Created = listing.Plausible(time.UnixMilli(ms).UTC(), now)
 	}
 	if item.Created.IsZero() {
-		item.Created = plausible(f.instant("addTime"), now)
+		item.Created = listing.Plausible(f.Instant("addTime"), now)
 	}
 	if string(f["isNewChat"]) == "true" {
 		item.Wakes = Chats

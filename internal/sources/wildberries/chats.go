@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 const pathChats = "/api/v1/seller/chats"
@@ -23,15 +24,15 @@ type chatsCursor struct {
 
 func (c *Client) chats(ctx context.Context, q sources.Query) (sources.Page, error) {
 	cur := chatsCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur, func() bool { return true }); err != nil {
+	if err := sources.DecodeCursor(q.Stream, q.Cursor, &cur, func() bool { return true }); err != nil {
 		return sources.Page{}, err
 	}
 	l, err := c.list(ctx, q, chatsEndpoint, nil)
 	if err != nil {
 		return sources.Page{}, err
 	}
-	sortByChange(l.items)
-	page := sources.Page{Items: l.items, Undecodable: l.odd, Began: q.Now, Date: l.date, Done: true, Progress: 1}
+	sortByChange(l.Items)
+	page := sources.Page{Items: l.Items, Undecodable: l.Odd, Began: q.Now, Date: l.Date, Done: true, Progress: 1}
 	page.Cursor, err = json.Marshal(cur)
 	return page, err
 }
@@ -39,12 +40,12 @@ func (c *Client) chats(ctx context.Context, q sources.Query) (sources.Page, erro
 // decodeChat reads one chat. It does not say when it began; what moves it is its
 // last message, which some chats do not have.
 func decodeChat(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	item, f, err := decodeNamed(raw, "chat", "chatID")
+	item, f, err := listing.DecodeNamed(raw, "chat", "chatID")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	if ms := object(f["lastMessage"]).whole("addTimestamp"); ms != 0 {
-		item.Changed = plausible(time.UnixMilli(ms).UTC(), now)
+	if ms := listing.Object(f["lastMessage"]).Whole("addTimestamp"); ms != 0 {
+		item.Changed = listing.Plausible(time.UnixMilli(ms).UTC(), now)
 	}
 	return item, nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 const pathClaims = "/api/v1/claims"
@@ -167,15 +168,15 @@ func (c *Client) claims(ctx context.Context, q sources.Query) (sources.Page, err
 	if err != nil {
 		return sources.Page{}, err
 	}
-	sortByTime(l.items)
-	page := sources.Page{Items: l.items, Undecodable: l.odd, Began: time.UnixMilli(r.Asked), Date: l.date}
-	total := min(max(l.members.whole("total"), 0), claimsMost)
+	sortByTime(l.Items)
+	page := sources.Page{Items: l.Items, Undecodable: l.Odd, Began: time.UnixMilli(r.Asked), Date: l.Date}
+	total := min(max(l.Members.Whole("total"), 0), claimsMost)
 	if r.Began == 0 {
-		if r.Began = l.now.Unix(); !l.date.IsZero() {
-			r.Began = l.date.Unix() // ours may be ahead, and would make a gap
+		if r.Began = l.Now.Unix(); !l.Date.IsZero() {
+			r.Began = l.Date.Unix() // ours may be ahead, and would make a gap
 		}
 	}
-	page.Done, page.Note = cur.after(claimsPage{keys: l.keys, total: int(total), limit: c.claimsLimit})
+	page.Done, page.Note = cur.after(claimsPage{keys: l.Keys, total: int(total), limit: c.claimsLimit})
 	if page.Done {
 		if gap := cur.complete(r.Began, q.LastRun.Unix()); gap != "" {
 			page.Note = gap
@@ -206,7 +207,7 @@ func (c *claimsCursor) complete(began, lastRun int64) (gap string) {
 // claimsFrom is the cursor of the page that q asks for, with a run going on.
 func claimsFrom(q sources.Query) (claimsCursor, error) {
 	cur := claimsCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
+	if err := sources.DecodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
 		return cur, err
 	}
 	if cur.Run == nil {
@@ -235,11 +236,11 @@ var moscow = time.FixedZone("UTC+3", 3*60*60)
 
 // moscowTime is a time without a zone, or one that says its own; zero if there is
 // none.
-func (f fields) moscowTime(name string) time.Time {
-	if t := f.instant(name); !t.IsZero() {
+func moscowTime(f listing.Fields, name string) time.Time {
+	if t := f.Instant(name); !t.IsZero() {
 		return t
 	}
-	s := f.text(name)
+	s := f.Text(name)
 	for _, layout := range []string{"2006-01-02T15:04:05", time.DateTime} { // a fraction of the second may follow either
 		if t, err := time.ParseInLocation(layout, s, moscow); err == nil {
 			return t.UTC()
@@ -250,11 +251,11 @@ func (f fields) moscowTime(name string) time.Time {
 
 // decodeClaim reads one claim.
 func decodeClaim(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	item, f, err := decodeNamed(raw, "claim", "id")
+	item, f, err := listing.DecodeNamed(raw, "claim", "id")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	item.Created = plausible(f.moscowTime("dt"), now)
-	item.Changed = plausible(f.moscowTime("dt_update"), now)
+	item.Created = listing.Plausible(moscowTime(f, "dt"), now)
+	item.Changed = listing.Plausible(moscowTime(f, "dt_update"), now)
 	return item, nil
 }

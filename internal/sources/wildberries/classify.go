@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 // classify reads an error answer of an API group. Gateways, the services behind
@@ -23,7 +24,7 @@ func classify(group string, status int, body []byte) *sources.Error {
 	if status < 400 {
 		return nil
 	}
-	text := errorText(object(body))
+	text := errorText(listing.Object(body))
 	e := &sources.Error{Kind: sources.Temporary, Scope: sources.ScopeRequest}
 	if text != "" {
 		e.Err = errors.New(text)
@@ -92,8 +93,8 @@ func says(text string, words ...string) bool {
 // errorText is what an error says to people: problem+json of the gateways
 // (`title`, `detail`), the envelope of feedbacks-api (`errorText`,
 // `additionalErrors`), and `error` of the chats. Empty: nothing.
-func errorText(f fields) string {
-	texts := []string{f.text("title"), f.text("detail"), f.text("errorText"), f.text("error")}
+func errorText(f listing.Fields) string {
+	texts := []string{f.Text("title"), f.Text("detail"), f.Text("errorText"), f.Text("error")}
 	var more []string
 	_ = json.Unmarshal(f["additionalErrors"], &more) // null as a rule
 	var said []string

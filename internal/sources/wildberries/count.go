@@ -12,6 +12,7 @@ import (
 
 	"syncd/internal/sources"
 	"syncd/internal/sources/apiclient"
+	"syncd/internal/sources/listing"
 )
 
 // maxCount bounds the answer to a count, in bytes: it is one number in an envelope.
@@ -27,7 +28,7 @@ func (c *Client) count(ctx context.Context, q sources.Query, d *dated, answered 
 			"isAnswered": {strconv.FormatBool(answered)},
 		},
 		Read: func(body io.Reader, _ time.Time) error {
-			var members fields
+			var members listing.Fields
 			raw, err := io.ReadAll(io.LimitReader(body, maxCount))
 			if err == nil {
 				err = json.Unmarshal(raw, &members) // all of it: what goes on behind its end is no answer

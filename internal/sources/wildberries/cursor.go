@@ -1,77 +1,49 @@
 package wildberries
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
-
-// decodeCursor reads a cursor that this package wrote into dst. Nil leaves dst as it is.
-// It comes from a disk: one that cannot be ours, by which a walk would crash, turn in
-// circles or ask for what the API refuses, is an error. sound says whether dst can be.
-func decodeCursor(stream string, c sources.Cursor, dst any, sound func() bool) error {
-	if c == nil {
-		return nil
-	}
-	err := json.Unmarshal(c, dst)
-	if err == nil && !sound() {
-		err = errors.New("it holds what syncd never writes")
-	}
-	if err != nil {
-		return fmt.Errorf("cursor of %s: %w", stream, err)
-	}
-	return nil
-}
-
-// times says whether these can be times, in seconds or milliseconds, or counts.
-func times(all ...int64) bool {
-	return !slices.ContainsFunc(all, func(t int64) bool { return t < 0 || t > 1<<45 })
-}
-
-func counts(all ...int) bool {
-	return !slices.ContainsFunc(all, func(n int) bool { return n < 0 || n > 1<<30 })
-}
 
 func (c *eventsCursor) sound() bool {
 	r := c.Run
-	return times(c.Newest, c.At, c.Back, c.WholeAt, c.Floor) && counts(c.Most, c.Whole) &&
-		(r == nil || times(r.Asked, r.Began, r.Next, r.Seen, r.From) && counts(r.Pages, r.First))
+	return sources.Times(c.Newest, c.At, c.Back, c.WholeAt, c.Floor) && sources.Counts(c.Most, c.Whole) &&
+		(r == nil || sources.Times(r.Asked, r.Began, r.Next, r.Seen, r.From) && sources.Counts(r.Pages, r.First))
 }
 
-func (h *habits) sound() bool { return counts(h.Cap, h.Whole) && times(h.WholeAt) }
+func (h *habits) sound() bool { return sources.Counts(h.Cap, h.Whole) && sources.Times(h.WholeAt) }
 
 func holesSound(holes []hole) bool {
-	return len(holes) <= holesMost && !slices.ContainsFunc(holes, func(h hole) bool { return !times(h.From, h.To) })
+	return len(holes) <= holesMost && !slices.ContainsFunc(holes, func(h hole) bool { return !sources.Times(h.From, h.To) })
 }
 
 func (o *offset) sound(d *dated) bool {
-	return counts(o.Skip, o.Same, o.Back) && d.reaches(o.Skip) && len(o.Last) <= anchors
+	return sources.Counts(o.Skip, o.Same, o.Back) && d.reaches(o.Skip) && len(o.Last) <= anchors
 }
 
 func (s *span) sound(d *dated) bool {
-	return s == nil || times(s.From, s.To, s.End) && counts(s.Suspect, s.Tail) && s.offset.sound(d)
+	return s == nil || sources.Times(s.From, s.To, s.End) && sources.Counts(s.Suspect, s.Tail) && s.offset.sound(d)
 }
 
 func (a *archiveRun) sound(d *dated) bool {
-	return a == nil || d.archive != nil && times(a.Floor, a.Edge, a.Near) && a.offset.sound(d) &&
-		counts(a.First, a.New, a.Old, a.Suspect, a.Astray, a.Stepped)
+	return a == nil || d.archive != nil && sources.Times(a.Floor, a.Edge, a.Near) && a.offset.sound(d) &&
+		sources.Counts(a.First, a.New, a.Old, a.Suspect, a.Astray, a.Stepped)
 }
 
 func (c *datedCursor) sound(d *dated) bool {
-	return times(c.Newest, c.Since, c.Retry, c.Wide) && counts(c.Fails) && c.habits.sound() && c.Archive.sound() &&
+	return sources.Times(c.Newest, c.Since, c.Retry, c.Wide) && sources.Counts(c.Fails) && c.habits.sound() && c.Archive.sound() &&
 		holesSound(c.Holes) && c.Past.sound(d) && c.Between.sound(d) && (c.Run == nil || c.Run.sound(d))
 }
 
 func (r *datedRun) sound(d *dated) bool {
-	return times(r.Asked, r.Began, r.Oldest, r.Newest, r.Floor, r.Wide, r.LastAt) && r.Pass >= 0 && r.Pass <= passArchive &&
+	return sources.Times(r.Asked, r.Began, r.Oldest, r.Newest, r.Floor, r.Wide, r.LastAt) && r.Pass >= 0 && r.Pass <= passArchive &&
 		(r.Pass < passArchive || r.Last != nil) && r.Last.sound(d) && r.span.sound(d)
 }
 
 // sound says whether w can be a window; an empty one is behind the end of the last leaf.
-func (w window) sound() bool { return times(w.From, w.To) && w.From <= w.To+1 }
+func (w window) sound() bool { return sources.Times(w.From, w.To) && w.From <= w.To+1 }
 
 // sound says whether c can be a census, of which the numbers may be unknown: its parts
 // follow each other.
@@ -79,7 +51,7 @@ func (c *census) sound() bool {
 	if c.Total == nil || len(c.Leaves) == 0 {
 		return (c.Total == nil || c.Total.sound()) && c.Old == nil && c.Tail == nil && len(c.Leaves) == 0
 	}
-	if c.Old == nil || c.Tail == nil || c.Width < 1 || !times(c.Width) {
+	if c.Old == nil || c.Tail == nil || c.Width < 1 || !sources.Times(c.Width) {
 		return false
 	}
 	from := c.Total.From
@@ -93,12 +65,12 @@ func (c *census) sound() bool {
 }
 
 func (c *sweepCursor) sound(d *dated) bool {
-	return c.habits.sound() && c.Archive.sound() && holesSound(c.Holes) && times(c.Head, c.Deep) && c.Census.sound() &&
-		counts(c.Odd, c.Skips) && (c.Run == nil || c.Run.sound(d, &c.Census))
+	return c.habits.sound() && c.Archive.sound() && holesSound(c.Holes) && sources.Times(c.Head, c.Deep) && c.Census.sound() &&
+		sources.Counts(c.Odd, c.Skips) && (c.Run == nil || c.Run.sound(d, &c.Census))
 }
 
 func (r *sweepRun) sound(d *dated, c *census) bool {
-	if !times(r.Asked) || !r.Head.sound(d) || !r.Span.sound(d) || slices.ContainsFunc(r.Read, func(w window) bool { return !w.sound() }) {
+	if !sources.Times(r.Asked) || !r.Head.sound(d) || !r.Span.sound(d) || slices.ContainsFunc(r.Read, func(w window) bool { return !w.sound() }) {
 		return false
 	}
 	leaves := len(c.Leaves)
@@ -118,7 +90,7 @@ func (r *sweepRun) sound(d *dated, c *census) bool {
 	case stepTail, stepOld:
 		return leaves > 0
 	case stepScan, stepProof:
-		if leaves == 0 || !counts(r.Leaf[:]...) || max(r.Leaf[unanswered], r.Leaf[answered]) > leaves {
+		if leaves == 0 || !sources.Counts(r.Leaf[:]...) || max(r.Leaf[unanswered], r.Leaf[answered]) > leaves {
 			return false
 		}
 		return r.Step == stepProof || (r.List == unanswered || r.List == answered) && r.Leaf[r.List] < leaves
@@ -128,11 +100,11 @@ func (r *sweepRun) sound(d *dated, c *census) bool {
 
 func (c *claimsCursor) sound() bool {
 	r := c.Run
-	return times(c.Complete) && (r == nil || times(r.Asked, r.Began) && counts(r.Number, r.Offset, r.Total) && r.List >= listFirst && r.List <= listFirstAgain)
+	return sources.Times(c.Complete) && (r == nil || sources.Times(r.Asked, r.Began) && sources.Counts(r.Number, r.Offset, r.Total) && r.List >= listFirst && r.List <= listFirstAgain)
 }
 
 func (c *pinsCursor) sound() bool {
 	r := c.Run
-	return r == nil || times(r.Asked) && counts(r.Pages, r.Empty) && r.List >= listFirst && r.List <= listFirstAgain &&
-		len(r.Next) <= maxID && r.Next != "0"
+	return r == nil || sources.Times(r.Asked) && sources.Counts(r.Pages, r.Empty) && r.List >= listFirst && r.List <= listFirstAgain &&
+		len(r.Next) <= listing.MaxID && r.Next != "0"
 }

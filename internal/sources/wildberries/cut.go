@@ -1,5 +1,7 @@
 package wildberries
 
+import "syncd/internal/sources/listing"
+
 const (
 	// leastCap is the smallest number of items to which a server is thought to cut
 	// pages without a word, and wholeForSeconds how long it is believed not to once
@@ -58,10 +60,10 @@ type seen struct {
 	now            int64
 }
 
-func look(l listing, asked int) seen {
-	p := seen{asked: asked, got: l.n, keys: l.keys, now: l.now.Unix()}
+func look(l listing.Listing, asked int) seen {
+	p := seen{asked: asked, got: l.N, keys: l.Keys, now: l.Now.Unix()}
 	var last int64
-	for _, item := range l.items {
+	for _, item := range l.Items {
 		if item.Created.IsZero() {
 			continue
 		}
@@ -76,7 +78,7 @@ func look(l listing, asked int) seen {
 		}
 		last, p.oldest, p.newest = s, min(p.oldest, s), max(p.newest, s)
 	}
-	for _, item := range l.items {
+	for _, item := range l.Items {
 		if !item.Created.IsZero() && item.Created.Unix() >= p.newest-1 {
 			p.tail++
 		}

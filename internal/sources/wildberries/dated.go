@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 // dated is a stream of two lists with a date filter, the unanswered and the
@@ -302,7 +303,7 @@ func (r *datedRun) progress(now int64) float64 {
 // datedFrom is the cursor of the page that q asks for, with a run going on.
 func (c *Client) datedFrom(q sources.Query, d *dated) (datedCursor, error) {
 	cur := datedCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur, func() bool { return cur.sound(d) }); err != nil {
+	if err := sources.DecodeCursor(q.Stream, q.Cursor, &cur, func() bool { return cur.sound(d) }); err != nil {
 		return cur, err
 	}
 	if q.Walk != sources.Full && cur.Since > 0 && second(q.Since) < cur.Since {
@@ -337,8 +338,8 @@ func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sour
 		if err != nil {
 			return sources.Page{}, err
 		}
-		page.Items, page.Undecodable, page.Date = l.items, l.odd, l.date
-		page.Done, page.Note = cur.after(q, d, p, l.members.whole("data.countUnanswered"), l.members.whole("data.countArchive"))
+		page.Items, page.Undecodable, page.Date = l.Items, l.Odd, l.Date
+		page.Done, page.Note = cur.after(q, d, p, l.Members.Whole("data.countUnanswered"), l.Members.Whole("data.countArchive"))
 		page.Progress = r.progress(p.now)
 		// Up to Newest all has been read before: the overlap is no backlog.
 		if q.Walk == sources.News && r.Twice && r.Pass == passSecond && r.From > cur.Newest && !page.Done {
@@ -353,12 +354,12 @@ func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sour
 }
 
 // listPage asks for the next page of one of the two lists.
-func (c *Client) listPage(ctx context.Context, q sources.Query, d *dated, answered bool, s *span) (listing, seen, error) {
+func (c *Client) listPage(ctx context.Context, q sources.Query, d *dated, answered bool, s *span) (listing.Listing, seen, error) {
 	return c.listPageOf(ctx, q, d, answered, s, sizeKey(q))
 }
 
 // listPageOf is listPage with a page size of its own.
-func (c *Client) listPageOf(ctx context.Context, q sources.Query, d *dated, answered bool, s *span, key string) (listing, seen, error) {
+func (c *Client) listPageOf(ctx context.Context, q sources.Query, d *dated, answered bool, s *span, key string) (listing.Listing, seen, error) {
 	take := c.sizes.limit(key, min(d.take, d.depth-s.Skip))
 	params := url.Values{
 		"isAnswered": {strconv.FormatBool(answered)},
@@ -379,14 +380,14 @@ func (c *Client) listPageOf(ctx context.Context, q sources.Query, d *dated, answ
 
 // datedPage sends a request for take entries, and says what its page showed. The
 // items come back in the order in which they happened.
-func (c *Client) datedPage(ctx context.Context, q sources.Query, e endpoint, params url.Values, take int) (listing, seen, error) {
+func (c *Client) datedPage(ctx context.Context, q sources.Query, e endpoint, params url.Values, take int) (listing.Listing, seen, error) {
 	l, err := c.list(ctx, q, e, params)
 	if err != nil {
-		return listing{}, seen{}, err
+		return listing.Listing{}, seen{}, err
 	}
-	c.heard(l.date)
+	c.heard(l.Date)
 	p := look(l, take)
-	sortByTime(l.items)
+	sortByTime(l.Items)
 	return l, p, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 const (
@@ -30,10 +31,10 @@ func feedbacksAt(path string) endpoint {
 // decodeFeedback reads one feedback. Nothing in it says when it changed; what a
 // buyer adds to one is another feedback with an id of its own.
 func decodeFeedback(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	item, f, err := decodeNamed(raw, "feedback", "id")
+	item, f, err := listing.DecodeNamed(raw, "feedback", "id")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	item.Created = plausible(f.instant("createdDate"), now)
+	item.Created = listing.Plausible(f.Instant("createdDate"), now)
 	return item, nil
 }

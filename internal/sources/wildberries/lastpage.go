@@ -58,7 +58,7 @@ func (c *Client) lastPage(ctx context.Context, q sources.Query, d *dated, cur *d
 	}
 	cur.Fails, cur.Retry = 0, 0
 	page.History = q.Walk == sources.News
-	page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, note
+	page.Items, page.Undecodable, page.Date, page.Note = l.Items, l.Odd, l.Date, note
 	if note != "" {
 		if cur.Gap {
 			page.Note = ""
@@ -72,7 +72,7 @@ func (c *Client) lastPage(ctx context.Context, q sources.Query, d *dated, cur *d
 	case end:
 		page.Done = cur.next(q)
 		cur.History = true
-	case q.Walk == sources.News && l.now.Unix() >= r.LastAt+archiveSeconds:
+	case q.Walk == sources.News && l.Now.Unix() >= r.LastAt+archiveSeconds:
 		// A crash from here on: the next run goes on behind this page.
 		cur.Past = r.Last
 		page.Partial, page.Done = true, cur.next(q)
@@ -99,7 +99,7 @@ func (c *Client) sweepArchive(ctx context.Context, q sources.Query, d *dated, cu
 		r.Head, page.Note = nil, lostNote(d, status)
 		return page, nil
 	}
-	page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, note
+	page.Items, page.Undecodable, page.Date, page.Note = l.Items, l.Odd, l.Date, note
 	// In an order of its own the archive's head says nothing: see Full.
 	if end || r.Head.Mixed {
 		began, _ := c.present(page.Began)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 const pathPins = "/api/feedbacks/v1/pins"
@@ -140,7 +141,7 @@ var pinsEndpoint = endpoint{group: GroupFeedbacks, path: pathPins, weight: 1.0 /
 
 func (c *Client) feedbackPins(ctx context.Context, q sources.Query) (sources.Page, error) {
 	cur := pinsCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
+	if err := sources.DecodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
 		return sources.Page{}, err
 	}
 	if cur.Run == nil {
@@ -155,13 +156,13 @@ func (c *Client) feedbackPins(ctx context.Context, q sources.Query) (sources.Pag
 	if err != nil {
 		return sources.Page{}, err
 	}
-	sortByChange(l.items)
-	page := sources.Page{Items: l.items, Undecodable: l.odd, Began: time.UnixMilli(r.Asked), Date: l.date}
-	p := pinsPage{keys: l.keys, odd: len(l.odd) > 0 || l.null || inside(l.members) != nil}
-	for _, item := range l.items {
+	sortByChange(l.Items)
+	page := sources.Page{Items: l.Items, Undecodable: l.Odd, Began: time.UnixMilli(r.Asked), Date: l.Date}
+	p := pinsPage{keys: l.Keys, odd: len(l.Odd) > 0 || l.Null || inside(l.Members) != nil}
+	for _, item := range l.Items {
 		p.ids = append(p.ids, item.ID[0])
 	}
-	p.next, p.bad = l.members.paginator("next")
+	p.next, p.bad = paginator(l.Members, "next")
 	page.Done, page.Note = cur.after(p)
 	page.Partial = page.Done && r.Partial
 	page.Cursor, err = json.Marshal(cur)
@@ -170,19 +171,19 @@ func (c *Client) feedbackPins(ctx context.Context, q sources.Query) (sources.Pag
 
 // paginator is what the next request has to send back: a number above zero, or
 // text. Empty: there is no more. bad: it is something else.
-func (f fields) paginator(name string) (next string, bad bool) {
+func paginator(f listing.Fields, name string) (next string, bad bool) {
 	raw := string(f[name])
 	if raw == "" || raw == "null" || raw == "false" {
 		return "", false
 	}
-	if n := f.whole(name); n != 0 {
+	if n := f.Whole(name); n != 0 {
 		return strconv.FormatInt(n, 10), n < 0
 	}
-	next = f.text(name)
+	next = f.Text(name)
 	switch {
 	case raw == `""`, next == "0":
 		return "", false
-	case next == "", len(next) > maxID:
+	case next == "", len(next) > listing.MaxID:
 		return "", true
 	}
 	return next, false
@@ -190,10 +191,10 @@ func (f fields) paginator(name string) (next string, bad bool) {
 
 // decodePin reads one pin. The only time that it tells is that of its last change.
 func decodePin(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	item, f, err := decodeNamed(raw, "feedback_pin", "pinId")
+	item, f, err := listing.DecodeNamed(raw, "feedback_pin", "pinId")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	item.Changed = plausible(f.instant("changeStateAt"), now)
+	item.Changed = listing.Plausible(f.Instant("changeStateAt"), now)
 	return item, nil
 }

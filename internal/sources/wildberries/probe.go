@@ -12,6 +12,7 @@ import (
 
 	"syncd/internal/sources"
 	"syncd/internal/sources/apiclient"
+	"syncd/internal/sources/listing"
 )
 
 // probeStream is what metrics call the requests of Probe.
@@ -35,7 +36,7 @@ func (c *Client) Probe(ctx context.Context, group string) error {
 	r.Read = func(body io.Reader, _ time.Time) error {
 		// Any of the documented answers is a small object without an error inside.
 		// What it lists does not matter here.
-		var f fields
+		var f listing.Fields
 		if err := json.NewDecoder(io.LimitReader(body, 1<<20)).Decode(&f); err != nil {
 			return fmt.Errorf("the answer is not the documented JSON: %w", err)
 		}

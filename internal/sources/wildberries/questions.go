@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"syncd/internal/sources"
+	"syncd/internal/sources/listing"
 )
 
 const (
@@ -24,11 +25,11 @@ var questions = dated{
 // decodeQuestion reads one question. It has no change time of its own but that of
 // its answer (`createDate`, where the question has `createdDate`).
 func decodeQuestion(raw json.RawMessage, now time.Time) (sources.Item, error) {
-	item, f, err := decodeNamed(raw, "question", "id")
+	item, f, err := listing.DecodeNamed(raw, "question", "id")
 	if err != nil {
 		return sources.Item{}, err
 	}
-	item.Created = plausible(f.instant("createdDate"), now)
-	item.Changed = plausible(object(f["answer"]).instant("createDate"), now)
+	item.Created = listing.Plausible(f.Instant("createdDate"), now)
+	item.Changed = listing.Plausible(listing.Object(f["answer"]).Instant("createDate"), now)
 	return item, nil
 }

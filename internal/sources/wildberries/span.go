@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"syncd/internal/sources/listing"
 )
 
 // span is how far one list with a date filter has been read, from its oldest item
@@ -116,7 +118,7 @@ func (s *span) after(h *habits, p seen, d *dated, holes []hole) (end bool, note 
 
 // split halves the window; false: that would leave nothing in it.
 func (s *span) split(now int64) bool {
-	from, to := max(s.From, oldest.Unix()), s.To
+	from, to := max(s.From, listing.Oldest.Unix()), s.To
 	if to == 0 {
 		to = max(now, from) + 3600
 	}
@@ -131,7 +133,7 @@ func (s *span) split(now int64) bool {
 // before the end of that, should dateTo be exclusive. It is open where one request
 // can show where the next one begins, and else twice as wide.
 func (s *span) moveOn(now int64, holes []hole) {
-	width := s.To - max(s.From, oldest.Unix())
+	width := s.To - max(s.From, listing.Oldest.Unix())
 	s.offset = offset{}
 	if s.From = s.To - 1; slices.ContainsFunc(holes, func(h hole) bool { return h.From == s.To }) {
 		s.From = s.To

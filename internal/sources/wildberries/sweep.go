@@ -433,7 +433,7 @@ func (c *sweepCursor) after(d *dated, p seen) (note string) {
 // sweepFrom is the cursor of the page that q asks for, with a run going on.
 func (c *Client) sweepFrom(q sources.Query, d *dated) (sweepCursor, error) {
 	cur := sweepCursor{V: 1}
-	if err := decodeCursor(q.Stream, q.Cursor, &cur, func() bool { return cur.sound(d) }); err != nil {
+	if err := sources.DecodeCursor(q.Stream, q.Cursor, &cur, func() bool { return cur.sound(d) }); err != nil {
 		return cur, err
 	}
 	if cur.Run == nil {
@@ -471,7 +471,7 @@ func (c *Client) sweep(ctx context.Context, q sources.Query, d *dated) (sources.
 		if err != nil {
 			return sources.Page{}, err
 		}
-		page.Items, page.Undecodable, page.Date, page.Note = l.items, l.odd, l.date, cur.after(d, p)
+		page.Items, page.Undecodable, page.Date, page.Note = l.Items, l.Odd, l.Date, cur.after(d, p)
 	} else if r.Head != nil {
 		if page, err = c.sweepArchive(ctx, q, d, &cur, page); err != nil {
 			return sources.Page{}, err
