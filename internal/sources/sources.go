@@ -258,6 +258,21 @@ type Skipper interface {
 	Skip(q Query) (next Cursor, leftOut string, err error)
 }
 
+// Prober is a source that can try its token.
+//
+// Probe sends one cheap request, which is paid from the budget with that name, and
+// tells what the marketplace said. Its errors are those of Fetch.
+type Prober interface {
+	Probe(ctx context.Context, budget string) (Report, error)
+}
+
+// Report is what a marketplace says about a token, in words for people. Both may be
+// empty.
+type Report struct {
+	Scopes []string // that the token has
+	Lines  []string // whatever else there is to know
+}
+
 // Stream describes one stream of a marketplace: contract §5.
 type Stream struct {
 	Name     string

@@ -145,7 +145,7 @@ func TestAnswersThatFit(t *testing.T) {
 			_, _ = w.Write(body)
 		}, nil, func(t *testing.T, c *apiclient.Client) {
 			n := 0
-			_, err := c.Get(t.Context(), apiclient.Request{Path: "/v1/things", Read: func(body io.Reader, _ time.Time) error {
+			_, err := c.Do(t.Context(), apiclient.Request{Path: "/v1/things", Read: func(body io.Reader, _ time.Time) error {
 				b, err := io.ReadAll(body)
 				n = len(b)
 				return err
@@ -198,7 +198,7 @@ func TestReaderErrors(t *testing.T) {
 				}
 				_, _ = io.WriteString(w, tt.body)
 			}, nil, func(t *testing.T, c *apiclient.Client) {
-				_, err := c.Get(t.Context(), apiclient.Request{Path: "/v1/things", Read: tt.read})
+				_, err := c.Do(t.Context(), apiclient.Request{Path: "/v1/things", Read: tt.read})
 				if tt.want == "" {
 					if err != nil {
 						t.Error(err)
@@ -236,7 +236,7 @@ func TestConnectionIsUsedAgain(t *testing.T) {
 					ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
 					for range 2 {
 						began := time.Now()
-						_, err := c.Get(ctx, apiclient.Request{Path: "/v1/things", Read: read})
+						_, err := c.Do(ctx, apiclient.Request{Path: "/v1/things", Read: read})
 						if (err == nil) != (read == nil && tt.name != "refused") || err != nil && strings.Contains(err.Error(), "longer") {
 							t.Errorf("got %v", err)
 						}

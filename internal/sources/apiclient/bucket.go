@@ -2,18 +2,12 @@ package apiclient
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"math"
+
 	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
-
-	"syncd/internal/sources"
 )
 
 // Limit is a documented token bucket: Burst tokens at most, one more every
@@ -67,14 +61,11 @@ func (b *Bucket) courtesyLocked() time.Duration {
 //
 // All methods are safe for concurrent use.
 type Bucket struct {
-	key    Key
+	line
 	limit  Limit
 	ledger Ledger
 	log    *slog.Logger
 
-	shown atomic.Uint64 // what tokens returned last, as bits of a float64
-
-	mu        sync.Mutex
 	accounts  []string // whose budget this is, for the log
 	share     float64
 	pause     time.Duration // time for one token, share and slack included
@@ -90,7 +81,6 @@ type Bucket struct {
 	sent      uint64
 	inFlight  map[uint64]struct{} // numbers of the requests that have not ended yet
 	lost      []time.Time         // burst above 1: by when those will have arrived that ended without an answer, or with an earlier process
-	queue     queue               // the first in it alone may spend
 	began     time.Time
 }
 
@@ -207,14 +197,6 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// Grant is a token that has been spent on one request. Exactly one Answered
-// follows.
-type Grant struct {
-	bucket *Bucket
-	number uint64
-	Waited time.Duration
-}
-
 // Acquire waits for a token and spends it; for a slow bucket the spend is
 // durable before Acquire returns, so a crash from here on costs a token but
 // never the budget. If the token comes only after ctx's deadline the error says
@@ -228,8 +210,7 @@ func (b *Bucket) acquire(ctx context.Context, f Flow, patient bool) (*Grant, err
 	start := time.Now()
 	b.mu.Lock()
 	w := b.queue.join(f, patient, b.slowLocked(), start)
-	deadline, hurried := ctx.Deadline()
-	w.hurried = hurried
+	_, w.hurried = ctx.Deadline()
 	if b.found || !w.flow.saved && b.kept && b.slowLocked() {
 		// Or processes that always die before their first token would wait for the
 		// same requests again and again; and one that always dies before its second, as
@@ -241,38 +222,14 @@ func (b *Bucket) acquire(ctx context.Context, f Flow, patient bool) (*Grant, err
 	}
 	b.wakeLocked() // those behind it have longer to wait
 	defer func() {
-		b.queue.leave(w)
-		b.wakeLocked()
+		b.leaveLocked(w)
 		b.mu.Unlock()
 	}()
-	for {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		now := time.Now()
-		ahead := slices.Index(b.queue.waiters, w)
-		d := b.turnLocked(now, ahead)
-		// First, or a process that was stopped would spend long after its deadline: both
-		// timers have run out then, and whoever lent the token has written it off.
-		if hurried && now.Add(d).After(deadline) {
-			return nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key.String(),
-				Until: now.Add(d), Err: fmt.Errorf("the next request is allowed at %s", now.Add(d).UTC().Format(time.RFC3339))}
-		}
-		if ahead == 0 && d == 0 {
-			return b.spendLocked(w, now, start)
-		}
-		var timer <-chan time.Time
-		if ahead == 0 {
-			timer = time.After(d)
-		}
-		b.mu.Unlock()
-		select {
-		case <-ctx.Done():
-		case <-w.turn:
-		case <-timer:
-		}
-		b.mu.Lock()
+	now, err := b.awaitLocked(ctx, w, b.turnLocked)
+	if err != nil {
+		return nil, err
 	}
+	return b.spendLocked(w, now, start)
 }
 
 // turnLocked is how long the next token is away for a waiter, if nobody comes who
@@ -293,30 +250,17 @@ func (b *Bucket) spendLocked(w *waiter, now, start time.Time) (*Grant, error) {
 		full := now.Add(time.Duration((float64(b.usable) - b.limiter.TokensAt(now) + 1) * float64(b.pause)))
 		if err := b.saveLocked(full, 1); err != nil {
 			undo()
-			return nil, &sources.Error{Kind: sources.Temporary, Scope: sources.ScopeRequest, Endpoint: "budget " + b.key.String(),
-				Err: fmt.Errorf("save the budget before a request: %w", err)}
+			return nil, b.unsavedError(err)
 		}
 	}
 	b.limiter.ReserveN(now, 1)
 	b.sent++
 	b.inFlight[b.sent] = struct{}{}
-	return &Grant{bucket: b, number: b.sent, Waited: now.Sub(start)}, nil
+	return &Grant{budget: b, number: b.sent, Waited: now.Sub(start)}, nil
 }
 
-// Answer is what the marketplace said about the budget with one answer.
-type Answer struct {
-	Remaining  int           // X-Ratelimit-Remaining; negative: not said
-	Throttled  bool          // 429 or 420
-	RetryAfter time.Duration // with Throttled; 0: not said
-	Lost       bool          // there was no answer: the request may still be on its way
-	Unsent     bool          // the request never left: the token was not used
-}
-
-// Answered ends the request that g paid for, as soon as its answer begins: it has
-// arrived then. Call it also when there was no answer, with Remaining -1 and, unless
-// the request never left, Lost.
-func (g *Grant) Answered(a Answer) {
-	b := g.bucket
+// answered is Grant.Answered.
+func (b *Bucket) answered(g *Grant, a Answer) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -400,47 +344,15 @@ func (b *Bucket) throttledLocked(g *Grant, now time.Time, retry time.Duration) {
 	}
 	b.coolLocked(until)
 	if !again && b.throttled == 1 { // the others are the same storm, or the next gust
-		b.coolingLogLocked("cooling down: somebody else spends this seller's budget", now)
+		b.logCooling(b.log, "cooling down: somebody else spends this seller's budget", b.accounts, now, until)
 	}
 	if err := b.saveLocked(until.Add(time.Duration(b.usable-1)*b.pause), 0); err != nil {
 		b.log.Error("the cool-down could not be saved: a restart would ask too early", "budget", b.key.String(), "err", err)
 	}
 }
 
-// coolingLogLocked tells the operator what he cannot see elsewhere: whose budget it
-// is, and until when nothing will be asked.
-func (b *Bucket) coolingLogLocked(what string, now time.Time) {
-	b.log.Warn(what, "account", strings.Join(b.accounts, ","), "budget", b.key.Group, "seller", b.key.Seller,
-		"for", b.notBefore.Sub(now).Round(time.Second), "until", b.notBefore.UTC().Format(time.RFC3339))
-}
-
-// wakeLocked makes those look again to whom it matters that whose turn it is, or
-// when, has changed.
-func (b *Bucket) wakeLocked() {
-	for i, w := range b.queue.waiters {
-		if i > 0 && !w.hurried {
-			continue
-		}
-		select {
-		case w.turn <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// tokens returns how many requests could be sent at once now.
-//
-// A spend that is being saved holds the bucket, with many accounts for seconds: what
-// it held when somebody looked before is good enough for a metric.
-func (b *Bucket) tokens() float64 {
-	if !b.mu.TryLock() {
-		return math.Float64frombits(b.shown.Load())
-	}
-	defer b.mu.Unlock()
-	now := b.tokensLocked(time.Now())
-	b.shown.Store(math.Float64bits(now))
-	return now
-}
+// level returns how many requests could be sent at once now.
+func (b *Bucket) level() float64 { return b.glance(b.tokensLocked) }
 
 func (b *Bucket) tokensLocked(now time.Time) float64 {
 	if now.Before(b.notBefore) {

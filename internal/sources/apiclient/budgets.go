@@ -13,9 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Budgets holds the buckets of the process, one for each seller and group, so
-// that accounts of one seller spend from the same one. It is a Prometheus
-// collector for budget_tokens. Safe for concurrent use.
+// Budgets holds the buckets, windows and lanes of the process, one for each seller
+// and group, so that accounts of one seller spend from the same one. It is a
+// Prometheus collector for budget_tokens. Safe for concurrent use.
 type Budgets struct {
 	ledger Ledger
 	log    *slog.Logger
@@ -24,27 +24,36 @@ type Budgets struct {
 	began time.Time
 
 	mu      sync.Mutex
-	buckets map[string]*Bucket
+	budgets map[string]budget
+	lanes   map[Key]*Lane
 	users   []user
 }
 
-// user is an account that spends from a bucket. The budget in metrics is the API
+// budget is a *Bucket or a *Window.
+type budget interface {
+	change(accounts []string, share float64)
+	level() float64
+	status() BudgetStatus
+	saveAnew() error
+}
+
+// user is an account that spends from a budget. The budget in metrics is the API
 // group of its key.
 type user struct {
 	account string
 	key     Key
-	bucket  *Bucket
+	budget  budget
 	share   float64
 }
 
-// NewBudgets returns an empty set of buckets over ledger.
+// NewBudgets returns an empty set of budgets over ledger.
 func NewBudgets(ledger Ledger, log *slog.Logger) *Budgets {
-	return &Budgets{ledger: ledger, log: log, buckets: make(map[string]*Bucket), began: time.Now(),
+	return &Budgets{ledger: ledger, log: log, budgets: make(map[string]budget), lanes: make(map[Key]*Lane), began: time.Now(),
 		desc: prometheus.NewDesc("syncd_budget_tokens", "Requests that could be sent at once now.", []string{"account", "budget"}, nil)}
 }
 
-// Key names one bucket of the marketplace's. Class is the kind of token, where
-// each kind has limits, and so a bucket, of its own.
+// Key names one budget of the marketplace's. Class is the kind of token, where
+// each kind has limits, and so a budget, of its own.
 type Key struct {
 	Marketplace, Seller, Group, Class string
 }
@@ -62,33 +71,108 @@ func (b *Budgets) Bucket(key Key, account string, limit Limit, share float64) (*
 	if err != nil {
 		return nil, err
 	}
-	// An account that is opened again, after a reload, replaces its own entry. What
-	// Reserve came with is nobody's share any more.
-	b.users = slices.DeleteFunc(b.users, func(u user) bool { return u.account == account && u.key.Group == key.Group })
-	b.users = append(b.users, user{account, key, bucket, share})
-	var accounts []string
+	b.useLocked(key, account, bucket, share)
+	return bucket, nil
+}
+
+// Window is what Bucket is for windows. What the marketplace has said of the limit
+// goes before limit.Calls, also if an earlier process heard it.
+func (b *Budgets) Window(key Key, account string, limit WindowLimit, share float64) (*Window, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	window, err := b.windowLocked(key, []string{account}, limit, share)
+	if err != nil {
+		return nil, err
+	}
+	b.useLocked(key, account, window, share)
+	return window, nil
+}
+
+// Lane returns the lane of key, making it on first use with n places, at least 1.
+func (b *Budgets) Lane(key Key, n int) *Lane {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.lanes[key]
+	if l == nil {
+		l = &Lane{line: line{key: key}, most: max(n, 1), began: b.began}
+		l.queue.load(nil, time.Now())
+		b.lanes[key] = l
+	}
+	return l
+}
+
+// useLocked notes who spends from a budget. An account that is opened again, after a
+// reload, replaces its own entry. What Reserve came with is nobody's share any more.
+func (b *Budgets) useLocked(key Key, account string, of budget, share float64) {
+	b.forgetLocked(account, key.Group)
+	b.users = append(b.users, user{account, key, of, share})
+	b.changeLocked(of)
+}
+
+// changeLocked tells a budget whose it is, and the smallest of their shares. One that
+// is nobody's any more keeps its last.
+func (b *Budgets) changeLocked(of budget) {
+	share, accounts := 1., []string(nil)
 	for _, u := range b.users {
-		if u.bucket == bucket {
+		if u.budget == of {
 			share = min(share, u.share)
 			accounts = append(accounts, u.account)
 		}
 	}
-	bucket.change(accounts, share)
-	return bucket, nil
+	if len(accounts) > 0 {
+		of.change(accounts, share)
+	}
+}
+
+// Forget says that account does not spend from its budget of this group any more: it
+// is shown no more, and its share counts no more. What was spent stays spent.
+func (b *Budgets) Forget(account, group string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, u := range b.forgetLocked(account, group) {
+		b.changeLocked(u.budget)
+	}
+}
+
+func (b *Budgets) forgetLocked(account, group string) (gone []user) {
+	b.users = slices.DeleteFunc(b.users, func(u user) bool {
+		if u.account != account || u.key.Group != group {
+			return false
+		}
+		gone = append(gone, u)
+		return true
+	})
+	return gone
 }
 
 func (b *Budgets) bucketLocked(key Key, accounts []string, limit Limit, share float64) (*Bucket, error) {
 	if limit.Interval <= 0 || limit.Burst < 1 || !(share > 0 && share <= 1) {
 		return nil, fmt.Errorf("budget %s: limit %+v with share %v is not a budget", key, limit, share)
 	}
-	if bucket := b.buckets[key.String()]; bucket != nil {
-		return bucket, nil
+	return find(b, key, func() (*Bucket, error) { return newBucket(key, accounts, limit, share, b.ledger, b.log) })
+}
+
+func (b *Budgets) windowLocked(key Key, accounts []string, limit WindowLimit, share float64) (*Window, error) {
+	if !limit.valid() || !(share > 0 && share <= 1) {
+		return nil, fmt.Errorf("budget %s: limit %+v with share %v is not a budget", key, limit, share)
 	}
-	bucket, err := newBucket(key, accounts, limit, share, b.ledger, b.log)
+	return find(b, key, func() (*Window, error) { return newWindow(key, accounts, limit, share, b.ledger, b.log) })
+}
+
+// find returns the budget of key, making it on first use. b.mu is held.
+func find[T budget](b *Budgets, key Key, anew func() (T, error)) (T, error) {
+	if old := b.budgets[key.String()]; old != nil {
+		t, ok := old.(T)
+		if !ok {
+			return t, fmt.Errorf("budget %s is of another kind", key)
+		}
+		return t, nil
+	}
+	t, err := anew()
 	if err == nil {
-		b.buckets[key.String()] = bucket
+		b.budgets[key.String()] = t
 	}
-	return bucket, err
+	return t, err
 }
 
 // Reserve spends one token of a seller's bucket on a request that no account of
@@ -109,26 +193,45 @@ func (b *Budgets) Reserve(ctx context.Context, key Key, limit Limit, share float
 	return bucket.acquire(ctx, Flow{Name: flow, Weight: 1}, false)
 }
 
+// ReserveWindow is what Reserve is for windows.
+func (b *Budgets) ReserveWindow(ctx context.Context, key Key, limit WindowLimit, share float64, flow string) (*Grant, error) {
+	b.mu.Lock()
+	window, err := b.windowLocked(key, nil, limit, share)
+	b.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return window.Acquire(ctx, Flow{Name: flow, Weight: 1})
+}
+
 // BudgetStatus is what one account's budget is doing.
 type BudgetStatus struct {
 	Account, Budget string
 	Key             Key
-	Limit           Limit         // as documented
+	Limit           Limit         // of a bucket: as documented
+	Window          WindowLimit   // of a window: as last heard, or as documented
 	Pause           time.Duration // for one token, with the share that may be used and the slack
 	Usable          int           // tokens that are ever spent at once
 	Tokens          float64       // requests that could be sent at once now
 	Next            time.Time     // when the next request may be sent; not in the future: now
 	CoolingUntil    time.Time     // the marketplace's "not before", after a 429; zero: none
 	Waiting         int           // requests that wait for a token
+
+	// Of a window. Used are the calls that count now, those in flight included. Where
+	// others have spent so much that less is left than our own calls leave, it is
+	// CapLeft until CapUntil.
+	Used     int
+	CapLeft  int
+	CapUntil time.Time // zero: others do not matter
 }
 
 // Snapshot returns the budgets of all accounts, by account and budget. Accounts of
-// one seller show the same bucket.
+// one seller show the same one.
 func (b *Budgets) Snapshot() []BudgetStatus {
 	users := b.sortedUsers()
 	all := make([]BudgetStatus, len(users))
 	for i, u := range users {
-		all[i] = u.bucket.status()
+		all[i] = u.budget.status()
 		all[i].Account, all[i].Budget, all[i].Key = u.account, u.key.Group, u.key
 	}
 	return all
@@ -152,7 +255,7 @@ const (
 )
 
 // Run watches the wall clock until ctx ends. What is saved speaks of it, so when
-// it was set since NewBudgets (by NTP after a boot, by hand) every bucket that has
+// it was set since NewBudgets (by NTP after a boot, by hand) every budget that has
 // to outlive the process is saved anew, and once more at the end: a process that
 // ends in order leaves nothing on its way that the next would have to wait for.
 //
@@ -182,11 +285,11 @@ func (b *Budgets) Run(ctx context.Context) {
 
 func (b *Budgets) saveAnew() {
 	b.mu.Lock()
-	buckets := slices.Collect(maps.Values(b.buckets))
+	budgets := maps.Clone(b.budgets)
 	b.mu.Unlock()
-	for _, bucket := range buckets {
-		if err := bucket.saveAnew(); err != nil {
-			b.log.Error("a budget could not be saved: a restart might ask too early", "budget", bucket.key.String(), "err", err)
+	for key, budget := range budgets {
+		if err := budget.saveAnew(); err != nil {
+			b.log.Error("a budget could not be saved: a restart might ask too early", "budget", key, "err", err)
 		}
 	}
 }
@@ -197,6 +300,6 @@ func (b *Budgets) Describe(ch chan<- *prometheus.Desc) { ch <- b.desc }
 // Collect implements prometheus.Collector.
 func (b *Budgets) Collect(ch chan<- prometheus.Metric) {
 	for _, u := range b.sortedUsers() {
-		ch <- prometheus.MustNewConstMetric(b.desc, prometheus.GaugeValue, u.bucket.tokens(), u.account, u.key.Group)
+		ch <- prometheus.MustNewConstMetric(b.desc, prometheus.GaugeValue, u.budget.level(), u.account, u.key.Group)
 	}
 }

@@ -1,19 +1,22 @@
 // Package apiclient sends one request to a marketplace: it spends a token of the
-// budget, sends, reads a bounded answer, and tells the kinds of failure apart.
+// budget, sends, reads a bounded answer, and tells the kinds of failure apart. A
+// budget is a Bucket or a Window, by the marketplace's kind of limit; where it also
+// limits how many requests are in flight, a Lane has a place for each.
 //
 // It guarantees that every attempt that leaves the process was paid for with a
-// token of its own bucket (contract G1), that no redirect is followed and that
+// token of its own budget (contract G1), that no redirect is followed and that
 // no error holds the token (G9). It never retries: a retry is a new call, which
 // pays again. It does not know the state: what must outlive the process goes
 // to the Ledger that it is given.
 package apiclient
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
-	"math"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -33,9 +36,11 @@ type Config struct {
 	Marketplace string
 	Budget      string // name of the bucket in metrics: the API group
 	BaseURL     string // scheme and host, perhaps a path
-	Token       string // sent as the Authorization header, as it is
+	Token       string // sent as the TokenHeader, as it is
+	TokenHeader string // default: Authorization
 	UserAgent   string
-	Bucket      *Bucket
+	Bucket      *Bucket // nil where every request has a Window
+	Close       bool    // a connection of its own for every request
 	Metrics     *Metrics
 	Transport   http.RoundTripper // NewTransport's, shared by all clients
 	Timeout     time.Duration     // for a connection, and from there to the end of the body; default 30 s, which is also the most
@@ -46,6 +51,11 @@ type Config struct {
 	// return nil: then the status alone decides. It sees no more of the body than
 	// maxErrorBody.
 	Classify func(status int, body []byte) *sources.Error
+
+	// Parallel tells from the body of a 429 or 420 that too many requests were in
+	// flight, which says nothing about the budget. It sees no more of it than
+	// maxErrorBody. Nil: none is about that.
+	Parallel func(body []byte) bool
 
 	// Heard is told what the marketplace's clock says, with every answer that says
 	// it, whatever its status. It must be quick and safe for concurrent use. Nil:
@@ -99,6 +109,9 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Timeout > maxSend { // the buckets count on it
 		return nil, fmt.Errorf("the timeout of %s is %s, the most is %s", cfg.Account, cfg.Timeout, maxSend)
 	}
+	if cfg.TokenHeader == "" {
+		cfg.TokenHeader = "Authorization"
+	}
 	if cfg.Grace == 0 {
 		cfg.Grace = 5 * time.Second
 	}
@@ -111,12 +124,24 @@ func New(cfg Config) (*Client, error) {
 	}}, nil
 }
 
-// Request is one GET.
+// Request is one request.
 type Request struct {
-	Stream string
-	Walk   sources.Walk
-	Path   string
-	Query  url.Values
+	Stream   string
+	Walk     sources.Walk
+	Method   string // empty: GET
+	Path     string
+	Endpoint string // Path as it is documented, for metrics and errors: "/v2/campaigns/{campaignId}/returns"; empty: Path
+	Query    url.Values
+	Body     []byte // JSON; nil: none
+
+	// Window is what pays for the request; nil: the client's bucket.
+	Window *Window
+	// Lane is where it then waits for a place; nil: it needs none.
+	Lane *Lane
+	// Patience, above 0, is how long the request waits for its token: if that comes
+	// later, the error says so at once (sources.BudgetWait), as for a deadline of ctx.
+	Patience time.Duration
+
 	// Weight is the part of a contended budget that these requests get, relative
 	// to others of their walk; 0: 1. See Bucket.
 	Weight float64
@@ -137,7 +162,7 @@ type Response struct {
 
 // The weights of the walks, where they contend for one budget: fresh news before
 // sweeps before history, and none of them for ever without a token.
-var walkWeights = map[sources.Walk]float64{sources.News: 1, sources.Sweep: 1. / 4, sources.Full: 1. / 4, sources.Backfill: 1. / 16}
+var walkWeights = map[sources.Walk]float64{sources.News: 1, sources.Follow: 1. / 2, sources.Sweep: 1. / 4, sources.Full: 1. / 4, sources.Backfill: 1. / 16}
 
 // flow is whom the request stands in the queue for.
 func (r Request) flow() Flow {
@@ -178,26 +203,90 @@ func (c *Client) refuse(refusal error) {
 	}
 }
 
-// oneAttempt is an empty body that net/http cannot send twice. Its transport
-// repeats a GET by itself on a kept connection that turns out to be dead, but
-// only when it can send the same body again: this one has no GetBody, so a lost
-// attempt comes back as an error and its repetition is paid for.
+// pay spends a token and takes a place. The place, which may be nil, has to be left.
+func (c *Client) pay(ctx context.Context, r Request) (*Grant, *place, error) {
+	ctx, done := c.wait(ctx)
+	defer done()
+	grant, err := c.acquire(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.cfg.Metrics.waited(c.cfg.Marketplace, methodOf(c.budget(r)), grant.Waited)
+	if r.Lane == nil {
+		return grant, nil, nil
+	}
+	place, err := r.Lane.take(ctx, r.flow())
+	if err != nil {
+		grant.Answered(Answer{Remaining: -1, Unsent: true})
+		return nil, nil, err
+	}
+	return grant, place, nil
+}
+
+func (c *Client) acquire(ctx context.Context, r Request) (*Grant, error) {
+	if r.Patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, r.Patience, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest,
+			Endpoint: "budget " + c.budget(r), Err: fmt.Errorf("no token within %s", r.Patience)})
+		defer cancel()
+	}
+	if r.Window != nil {
+		return r.Window.Acquire(ctx, r.flow())
+	}
+	return c.cfg.Bucket.Acquire(ctx, r.flow())
+}
+
+// budget is the name of what pays for r.
+func (c *Client) budget(r Request) string {
+	if r.Window != nil {
+		return r.Window.key.Group
+	}
+	return c.cfg.Budget
+}
+
+// methodOf is a budget without the entity that it is of: histograms have no label
+// for each of a seller's stores.
+func methodOf(budget string) string {
+	method, _, _ := strings.Cut(budget, ":")
+	return method
+}
+
+// body is what net/http cannot send twice. Its transport repeats a request by itself
+// on a kept connection that turns out to be dead, but only when it can send the same
+// body again: there is no GetBody, so a lost attempt comes back as an error and its
+// repetition is paid for. A GET has one too, which is empty; a POST is not repeated
+// for that either, and would be sent as of unknown length.
+func (r Request) body() (b io.Reader, length int64) {
+	switch {
+	case len(r.Body) > 0:
+		return io.NopCloser(bytes.NewReader(r.Body)), int64(len(r.Body))
+	case r.method() == http.MethodGet:
+		return oneAttempt{}, 0
+	}
+	return http.NoBody, 0
+}
+
+// oneAttempt is an empty body.
 type oneAttempt struct{}
 
 func (oneAttempt) Read([]byte) (int, error) { return 0, io.EOF }
 func (oneAttempt) Close() error             { return nil }
 
-// Get spends a token and sends one request. Its errors are *sources.Error, or
-// ctx's while waiting for the budget. When ctx ends with the request in flight,
-// the request may still finish within the grace period.
-func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
-	waiting, done := c.wait(ctx)
-	grant, err := c.cfg.Bucket.Acquire(waiting, r.flow())
-	done()
+func (r Request) method() string   { return cmp.Or(r.Method, http.MethodGet) }
+func (r Request) endpoint() string { return cmp.Or(r.Endpoint, r.Path) }
+
+// Do spends a token, takes a place in the lane and sends one request. Its errors are
+// *sources.Error, or ctx's while waiting for those. When ctx ends with the request in
+// flight, the request may still finish within the grace period.
+func (c *Client) Do(ctx context.Context, r Request) (Response, error) {
+	grant, place, err := c.pay(ctx, r)
 	if err != nil {
 		return Response{}, err
 	}
-	c.cfg.Metrics.waited(c.cfg.Marketplace, c.cfg.Budget, grant.Waited)
+	ended := true // the marketplace is not busy with it any more
+	if place != nil {
+		defer func() { place.leave(ended) }()
+	}
 
 	ctx, cancelGrace := grace.Context(ctx, c.cfg.Grace)
 	defer cancelGrace()
@@ -208,44 +297,54 @@ func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
 	code := "none"
 	defer func() {
 		c.cfg.Metrics.requested(c.cfg.Account, r.Stream, code)
-		c.cfg.Metrics.timed(c.cfg.Marketplace, r.Path, time.Since(start))
+		c.cfg.Metrics.timed(c.cfg.Marketplace, r.endpoint(), time.Since(start))
 	}()
 
 	u := c.base.JoinPath(r.Path)
 	u.RawQuery = r.Query.Encode()
+	body, length := r.body()
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(httptrace.GotConnInfo) { limit.leaves() },
-	}), http.MethodGet, u.String(), oneAttempt{})
+	}), r.method(), u.String(), body)
 	if err != nil {
 		grant.Answered(Answer{Remaining: -1, Unsent: true})
 		return Response{}, c.failed(r, &sources.Error{Kind: sources.Rejected, Err: err})
 	}
-	req.Header.Set("Authorization", c.cfg.Token)
+	req.ContentLength, req.Close = length, c.cfg.Close
+	req.Header.Set(c.cfg.TokenHeader, c.cfg.Token)
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", c.cfg.UserAgent)
+	if length > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	if r.Sending != nil {
 		r.Sending()
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		left := limit.left() // without a connection nothing can have
+		ended = !left
 		grant.Answered(Answer{Remaining: -1, Lost: left, Unsent: !left})
 		return Response{}, c.failed(r, &sources.Error{Kind: sources.Temporary, Unsent: !left, Err: networkError(ctx, err)})
 	}
 	defer resp.Body.Close()
 	arrived := time.Now()
 	code = strconv.Itoa(resp.StatusCode)
-	answer := budgetAnswer(resp)
-	grant.Answered(answer)
-	if answer.Throttled {
-		c.cfg.Metrics.wasThrottled(c.cfg.Account, c.cfg.Budget)
-	}
 	date, dateErr := http.ParseTime(resp.Header.Get("Date"))
 	if dateErr == nil && c.cfg.Heard != nil {
 		c.cfg.Heard(date)
 	}
+	var text []byte
+	if throttled(resp.StatusCode) && c.cfg.Parallel != nil { // what it is about stands there
+		text = c.errorText(ctx, resp)
+	}
+	until := c.account(r, grant, place, resp, text)
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		failure := c.refused(ctx, resp, answer)
+		if text == nil {
+			text = c.errorText(ctx, resp)
+		}
+		ended = !gaveUp(resp.StatusCode)
+		failure := c.refused(r, resp.StatusCode, text, until)
 		err := c.failed(r, failure)
 		if failure.Kind == sources.Unauthorized {
 			c.refuse(err)
@@ -265,46 +364,33 @@ func (c *Client) Get(ctx context.Context, r Request) (Response, error) {
 		return r.Read(body, clock())
 	}
 	if e := c.read(ctx, limit, r.Large, resp, take); e != nil {
+		ended = e.Kind != sources.Temporary
 		return Response{}, c.failed(r, e)
 	}
 	return Response{Date: clock()}, nil
 }
 
-// maxRetryAfter bounds what a header can make us wait. Hours have been seen;
-// more than a week is nonsense.
-const maxRetryAfter = 7 * 24 * time.Hour
-
-// budgetAnswer reads the headers of wildberries.md §2 ("Headers"): seconds, not
-// epoch values. Retry-After, which is not documented, is obeyed all the same.
-func budgetAnswer(resp *http.Response) Answer {
-	a := Answer{Remaining: -1}
-	if n, err := strconv.ParseFloat(strings.TrimSpace(resp.Header.Get("X-Ratelimit-Remaining")), 64); err == nil && n >= 0 && n < 1e9 {
-		a.Remaining = int(n)
+// account tells those who count what an answer says about them. It returns when a
+// refused request may be sent again, if that is known.
+func (c *Client) account(r Request, grant *Grant, place *place, resp *http.Response, text []byte) (until time.Time) {
+	read := bucketAnswer
+	if r.Window != nil {
+		read = windowAnswer
 	}
-	if !throttled(resp.StatusCode) {
-		// A gateway that did not hear the marketplace, or not the whole request, may
-		// have let it go on all the same.
-		switch resp.StatusCode {
-		case http.StatusRequestTimeout, http.StatusBadGateway, http.StatusGatewayTimeout:
-			a.Lost = a.Remaining < 0
-		}
-		return a
+	a := read(resp)
+	a.Parallel = a.Throttled && c.cfg.Parallel != nil && c.cfg.Parallel(text)
+	grant.Answered(a)
+	if !a.Throttled {
+		return time.Time{}
 	}
-	a.Throttled = true
-	for _, name := range []string{"X-Ratelimit-Retry", "Retry-After"} {
-		v := strings.TrimSpace(resp.Header.Get(name))
-		if s, err := strconv.ParseFloat(v, 64); err == nil && s > 0 && !math.IsInf(s, 0) {
-			a.RetryAfter = max(a.RetryAfter, time.Duration(min(s, maxRetryAfter.Seconds())*float64(time.Second)))
-		} else if t, err := http.ParseTime(v); err == nil {
-			now := time.Now()
-			if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-				now = date // both by the marketplace's clock
-			}
-			a.RetryAfter = max(a.RetryAfter, min(t.Sub(now), maxRetryAfter))
-		}
+	c.cfg.Metrics.wasThrottled(c.cfg.Account, c.budget(r))
+	switch {
+	case a.Parallel && place != nil:
+		return place.refused()
+	case r.Window != nil:
+		return r.Window.next()
+	case a.RetryAfter > 0:
+		return time.Now().Add(a.RetryAfter)
 	}
-	return a
+	return time.Time{}
 }
-
-// throttled tells the answers that mean a spent budget: Yandex Market says 420.
-func throttled(status int) bool { return status == http.StatusTooManyRequests || status == 420 }

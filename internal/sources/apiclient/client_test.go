@@ -44,7 +44,7 @@ func connect(t *testing.T, transport http.RoundTripper, change func(*testing.T, 
 
 // get reads all that the answer holds.
 func get(ctx context.Context, c *apiclient.Client) (apiclient.Response, error) {
-	return c.Get(ctx, apiclient.Request{Stream: "s", Walk: sources.News, Path: "/v1/things", Query: url.Values{"take": {"5"}, "a": {"b c"}},
+	return c.Do(ctx, apiclient.Request{Stream: "s", Walk: sources.News, Path: "/v1/things", Query: url.Values{"take": {"5"}, "a": {"b c"}},
 		Read: func(body io.Reader, _ time.Time) error {
 			_, err := io.Copy(io.Discard, body)
 			return err
@@ -169,7 +169,7 @@ func TestRequestOnTheWire(t *testing.T) {
 		fmt.Fprint(w, `1}`)
 	}, func(t *testing.T, cfg *apiclient.Config) { cfg.BaseURL += "/base/" }, func(t *testing.T, c *apiclient.Client) {
 		var first, all string
-		resp, err := c.Get(t.Context(), apiclient.Request{Stream: "s", Path: "/v1/things", Query: url.Values{"a": {"1"}}, Read: func(body io.Reader, date time.Time) error {
+		resp, err := c.Do(t.Context(), apiclient.Request{Stream: "s", Path: "/v1/things", Query: url.Values{"a": {"1"}}, Read: func(body io.Reader, date time.Time) error {
 			if d := time.Since(date); d < 0 || d >= 2*time.Second {
 				t.Errorf("read with a Date %s ago", d)
 			}
@@ -256,11 +256,11 @@ func TestRequestHoldsNoToken(t *testing.T) {
 	served(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, func(t *testing.T, cfg *apiclient.Config) {
 		cfg.BaseURL = "http://user:" + secret + "@api.test/" + secret
 	}, func(t *testing.T, c *apiclient.Client) {
-		_, err := c.Get(t.Context(), apiclient.Request{Path: "/v1/things", Query: url.Values{"token": {secret}}})
+		_, err := c.Do(t.Context(), apiclient.Request{Path: "/v1/things", Query: url.Values{"token": {secret}}})
 		if e := failure(t, err); leaks(e.Request) || !strings.HasPrefix(e.Request, "/v1/things?token=") || strings.Contains(e.Request, "api.test") {
 			t.Errorf("Request is %q", e.Request)
 		}
-		_, err = c.Get(t.Context(), apiclient.Request{Path: "/v1/things"})
+		_, err = c.Do(t.Context(), apiclient.Request{Path: "/v1/things"})
 		if e := failure(t, err); e.Request != "/v1/things" {
 			t.Errorf("Request is %q", e.Request)
 		}

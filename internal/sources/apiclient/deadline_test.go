@@ -63,7 +63,7 @@ func TestLargeAnswersTakeTurns(t *testing.T) {
 				}))
 				c := connect(t, n.Transport(t), func(_ *testing.T, cfg *apiclient.Config) { cfg.Timeout, cfg.MaxBody = 0, 0 })
 				got := int64(0)
-				_, err := c.Get(t.Context(), apiclient.Request{
+				_, err := c.Do(t.Context(), apiclient.Request{
 					Stream: "s", Walk: sources.News, Path: "/",
 					Sending: func() { sending.Add(1) },
 					Large: func(context.Context) error {
@@ -93,7 +93,7 @@ func TestNoTurn(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		begin := time.Now()
-		_, err := c.Get(ctx, apiclient.Request{
+		_, err := c.Do(ctx, apiclient.Request{
 			Stream: "s", Walk: sources.News, Path: "/",
 			Large: func(ctx context.Context) error {
 				<-ctx.Done()

@@ -19,8 +19,12 @@ import (
 
 const maxErrorBody = 64 << 10
 
-// refused is the error for an answer outside 2xx.
-func (c *Client) refused(ctx context.Context, resp *http.Response, a Answer) *sources.Error {
+// clientClosedRequest is what nginx says to nobody, and a gateway in front of it to
+// us: it found the connection closed.
+const clientClosedRequest = 499
+
+// errorText is the body of an answer outside 2xx, never nil, or what became of it.
+func (c *Client) errorText(ctx context.Context, resp *http.Response) []byte {
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	if err != nil && len(body) == 0 {
 		body = []byte(networkError(ctx, err).Error())
@@ -28,7 +32,12 @@ func (c *Client) refused(ctx context.Context, resp *http.Response, a Answer) *so
 	if how := encoding(resp); how != "" {
 		body = []byte("its text is encoded as " + how + ", which was not asked for")
 	}
-	status := resp.StatusCode
+	return body
+}
+
+// refused is the error for an answer outside 2xx to r. until is when a refused request
+// may be sent again; zero: not known.
+func (c *Client) refused(r Request, status int, body []byte, until time.Time) *sources.Error {
 	var e *sources.Error
 	if c.cfg.Classify != nil {
 		e = c.cfg.Classify(status, body)
@@ -38,6 +47,9 @@ func (c *Client) refused(ctx context.Context, resp *http.Response, a Answer) *so
 		switch {
 		case throttled(status):
 			e.Kind, e.Scope = sources.RateLimited, sources.ScopeGroup
+			if r.Window != nil { // which is one method's
+				e.Scope = sources.ScopeRequest
+			}
 		case status == http.StatusUnauthorized:
 			e.Kind, e.Scope = sources.Unauthorized, sources.ScopeGroup
 		case status == http.StatusPaymentRequired:
@@ -47,13 +59,14 @@ func (c *Client) refused(ctx context.Context, resp *http.Response, a Answer) *so
 		case status >= 300 && status < 400:
 			e.Kind = sources.Rejected
 			e.Hint = "redirects are not followed: set the account's `endpoints` to the address itself"
-		case status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooEarly:
+		case status == http.StatusRequestTimeout || status == http.StatusTooEarly || status == http.StatusLocked || status == clientClosedRequest:
+		case status >= 400 && status < 500:
 			e.Kind = sources.Rejected
 		}
 	}
 	e.Status = status
-	if e.Kind == sources.RateLimited && a.RetryAfter > 0 {
-		e.Until = time.Now().Add(a.RetryAfter)
+	if e.Kind == sources.RateLimited && !until.IsZero() {
+		e.Until = until
 	}
 	if e.Err == nil {
 		e.Err = errors.New(gist(status, body))
@@ -64,7 +77,7 @@ func (c *Client) refused(ctx context.Context, resp *http.Response, a Answer) *so
 // failed completes the error of r. Whatever it says, and whoever said it, is made
 // fit for a log line.
 func (c *Client) failed(r Request, e *sources.Error) error {
-	e.Endpoint, e.Request = "GET "+r.Path, r.Path
+	e.Endpoint, e.Request = r.method()+" "+r.endpoint(), r.Path
 	if len(r.Query) > 0 {
 		e.Request = hide(r.Path+"?"+r.Query.Encode(), c.cfg.Token)
 	}

@@ -52,7 +52,7 @@ func FuzzBudgetHeaders(f *testing.F) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, _ = c.Get(p.ctx, apiclient.Request{Path: "/"}) // spends the one token that there is
+				_, _ = c.Do(p.ctx, apiclient.Request{Path: "/"}) // spends the one token that there is
 				d := next(t, p)
 				least, most := limit.Interval, limit.Interval*21/20+maxWay+2*time.Second
 				if status == 429 || status == 420 {

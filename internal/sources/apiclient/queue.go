@@ -9,7 +9,7 @@ import (
 )
 
 // Flow is whom a token is for. Requests of one flow go in the order of their
-// arrival; flows that wait for one bucket share it by their weights.
+// arrival; flows that wait for one budget, or in one lane, share it by their weights.
 type Flow struct {
 	Name   string  // stream and walk: "questions/news"
 	Weight float64 // at least 1/256; 0: 1
@@ -35,7 +35,7 @@ const (
 	memory   = 24 * time.Hour // for how long a flow is remembered that asks for nothing
 )
 
-// queue shares a bucket among flows: start-time fair queueing. Each waiter has a
+// queue shares a bucket, window or lane among flows: start-time fair queueing. Each waiter has a
 // start tag in virtual time, which is that of the request served last: the finish
 // tag of its flow's request before it, or the present if that is later. The
 // smallest tag goes next. A request finishes 1/weight after its start.
@@ -56,7 +56,7 @@ const (
 // flow is at random, as if the process had come at any moment of its round: all get
 // their shares on the average.
 //
-// A queue is guarded by its bucket's mutex.
+// A queue is guarded by its line's mutex.
 type queue struct {
 	virtual int64
 	flows   map[string]*flow

@@ -33,7 +33,7 @@ type saved struct {
 }
 
 func newBucket(key Key, accounts []string, limit Limit, share float64, ledger Ledger, log *slog.Logger) (*Bucket, error) {
-	b := &Bucket{key: key, accounts: accounts, limit: limit, ledger: ledger, log: log, inFlight: make(map[uint64]struct{}), told: -1}
+	b := &Bucket{line: line{key: key}, accounts: accounts, limit: limit, ledger: ledger, log: log, inFlight: make(map[uint64]struct{}), told: -1}
 	raw, stale, err := ledger.Load(key.String())
 	if err != nil {
 		return nil, fmt.Errorf("load budget %s: %w", key, err)
@@ -67,7 +67,7 @@ func newBucket(key Key, accounts []string, limit Limit, share float64, ledger Le
 			d = max(time.Minute, b.pause)
 		}
 		b.coolLocked(now.Add(max(d, b.waitLocked(now, 0))))
-		b.coolingLogLocked("still cooling down: somebody else spends this seller's budget", now)
+		b.logCooling(b.log, "still cooling down: somebody else spends this seller's budget", b.accounts, now, b.notBefore)
 	}
 	return b, nil
 }

@@ -164,7 +164,7 @@ func TestOneGrantOneRequest(t *testing.T) {
 			})
 			ok := 0
 			for i := range calls {
-				_, err := c.Get(t.Context(), apiclient.Request{Stream: "s", Walk: sources.News, Path: "/v1/things", Query: url.Values{"n": {strconv.Itoa(i)}}})
+				_, err := c.Do(t.Context(), apiclient.Request{Stream: "s", Walk: sources.News, Path: "/v1/things", Query: url.Values{"n": {strconv.Itoa(i)}}})
 				if err == nil {
 					ok++
 				}
@@ -300,7 +300,7 @@ func TestFewConnections(t *testing.T) {
 			for range 3 {
 				all.Go(func() {
 					for ctx.Err() == nil {
-						_, _ = c.Get(ctx, apiclient.Request{Stream: "s", Walk: sources.News, Path: "/", Query: url.Values{"seller": {seller}}})
+						_, _ = c.Do(ctx, apiclient.Request{Stream: "s", Walk: sources.News, Path: "/", Query: url.Values{"seller": {seller}}})
 					}
 				})
 			}

@@ -28,6 +28,7 @@ const (
 type world struct {
 	limit apiclient.Limit
 	m     *meter
+	serve func(l *letter) apiclient.Answer // what the marketplace answers; w.mu is held
 	disk  *ledger
 
 	mu      sync.Mutex
@@ -43,11 +44,25 @@ type world struct {
 type letter struct {
 	due     time.Time // by the marketplace's clock
 	knew    int       // what the client knew of strangers, when it was paid for
+	tells   int       // what of strangers the answer can tell
 	arrived chan apiclient.Answer
 }
 
 func newWorld(limit apiclient.Limit) *world {
-	return &world{limit: limit, m: &meter{limit: limit}, disk: newLedger(), kick: make(chan struct{}, 1)}
+	w := &world{limit: limit, m: &meter{limit: limit}, disk: newLedger(), kick: make(chan struct{}, 1)}
+	w.serve = func(l *letter) apiclient.Answer {
+		remaining, retry := w.m.arriveAt(l.due)
+		if retry > 0 && l.knew < w.drained { // it is not the client's fault
+			w.m.mu.Lock()
+			w.m.refused = w.m.refused[:len(w.m.refused)-1]
+			w.m.mu.Unlock()
+		}
+		if retry > 0 {
+			return apiclient.Answer{Remaining: -1 - w.drained, Throttled: true, RetryAfter: retry.Truncate(time.Second) + time.Second}
+		}
+		return apiclient.Answer{Remaining: remaining}
+	}
+	return w
 }
 
 // deliver hands the letters over when they are due, until ctx ends and there are
@@ -57,17 +72,7 @@ func (w *world) deliver(ctx context.Context) {
 		w.mu.Lock()
 		for now := time.Now().Add(w.slept); len(w.way) > 0 && !w.way[0].due.After(now); w.way = w.way[1:] {
 			l := w.way[0]
-			remaining, retry := w.m.arriveAt(l.due)
-			if retry > 0 && l.knew < w.drained { // it is not the client's fault
-				w.m.mu.Lock()
-				w.m.refused = w.m.refused[:len(w.m.refused)-1]
-				w.m.mu.Unlock()
-			}
-			a := apiclient.Answer{Remaining: remaining}
-			if retry > 0 {
-				a = apiclient.Answer{Remaining: -1 - w.drained, Throttled: true, RetryAfter: retry.Truncate(time.Second) + time.Second}
-			}
-			l.arrived <- a
+			l.arrived <- w.serve(l)
 		}
 		var next <-chan time.Time
 		if len(w.way) > 0 {
@@ -157,7 +162,7 @@ func (w *world) shift(value []byte, sign float64) []byte {
 	if err := json.Unmarshal(value, &all); err != nil {
 		panic(err)
 	}
-	for _, name := range []string{"full_at", "landing", "not_before"} {
+	for _, name := range []string{"full_at", "landing", "not_before", "at"} {
 		if t, ok := all[name].(float64); ok {
 			all[name] = t + by
 		}

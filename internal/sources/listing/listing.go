@@ -76,7 +76,7 @@ func Read(ctx context.Context, c *apiclient.Client, r apiclient.Request, now tim
 		}
 		return m.Check(l)
 	}
-	resp, err := c.Get(ctx, r)
+	resp, err := c.Do(ctx, r)
 	if err != nil {
 		return Listing{}, err
 	}

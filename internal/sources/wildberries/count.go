@@ -21,7 +21,7 @@ const maxCount = 64 << 10
 // count asks how many items of one list were created from one second to another. An
 // answer without a number is an unreadable one.
 func (c *Client) count(ctx context.Context, q sources.Query, d *dated, answered bool, w window) (n int, date time.Time, err error) {
-	resp, err := c.groups[GroupFeedbacks].Get(ctx, apiclient.Request{
+	resp, err := c.groups[GroupFeedbacks].Do(ctx, apiclient.Request{
 		Stream: q.Stream, Walk: q.Walk, Path: d.count, Sending: q.Sending,
 		Query: url.Values{
 			"dateFrom": {strconv.FormatInt(w.From, 10)}, "dateTo": {strconv.FormatInt(w.To, 10)},

@@ -21,7 +21,7 @@ const probeStream = "check"
 // Probe tries the token of an API group with the cheapest request that the group
 // has, and pays for it like for any other. Its errors are those of Fetch: while
 // the budget has no token before ctx's deadline, sources.BudgetWait.
-func (c *Client) Probe(ctx context.Context, group string) error {
+func (c *Client) Probe(ctx context.Context, group string) (sources.Report, error) {
 	r := apiclient.Request{Stream: probeStream, Walk: sources.News}
 	switch group {
 	case GroupFeedbacks:
@@ -31,7 +31,7 @@ func (c *Client) Probe(ctx context.Context, group string) error {
 	case GroupReturns:
 		r.Path, r.Query = pathClaims, url.Values{"is_archive": {"false"}, "limit": {"1"}}
 	default:
-		return fmt.Errorf("wildberries has no API group %q", group)
+		return sources.Report{}, fmt.Errorf("wildberries has no API group %q", group)
 	}
 	r.Read = func(body io.Reader, _ time.Time) error {
 		// Any of the documented answers is a small object without an error inside.
@@ -45,6 +45,6 @@ func (c *Client) Probe(ctx context.Context, group string) error {
 		}
 		return inside(f)
 	}
-	_, err := c.groups[group].Get(ctx, r)
-	return err
+	_, err := c.groups[group].Do(ctx, r)
+	return sources.Report{}, err
 }

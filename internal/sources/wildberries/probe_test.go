@@ -50,13 +50,13 @@ func TestProbe(t *testing.T) {
 				})
 				c := open(t, api, token(1)) // a Base token has one request at once
 				time.Sleep(time.Until(time.UnixMilli(1770062400000)))
-				err := c.Probe(t.Context(), group)
+				_, err := c.Probe(t.Context(), group)
 				if (err == nil) != (tt.kind == "") || err != nil && sources.AsError(err).Kind != tt.kind {
 					t.Errorf("%s, %d %s: %v", group, tt.status, tt.body, err)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				if err := c.Probe(ctx, group); sources.AsError(err).Kind != sources.BudgetWait || sources.AsError(err).Until.IsZero() {
+				if _, err := c.Probe(ctx, group); sources.AsError(err).Kind != sources.BudgetWait || sources.AsError(err).Until.IsZero() {
 					t.Errorf("%s: a second one: %v, expected a budget wait", group, err)
 				}
 				if api.n != 1 {
@@ -65,7 +65,7 @@ func TestProbe(t *testing.T) {
 			}))
 		}
 	}
-	if err := open(t, &direct{handler: http.NotFoundHandler()}, token(3)).Probe(t.Context(), "prices"); err == nil {
+	if _, err := open(t, &direct{handler: http.NotFoundHandler()}, token(3)).Probe(t.Context(), "prices"); err == nil {
 		t.Error("a group that does not exist was tried")
 	}
 }

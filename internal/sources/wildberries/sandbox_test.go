@@ -187,7 +187,7 @@ func TestBaseTokenInTheSandbox(t *testing.T) {
 	synctest.Test(t, bubble(func(t *testing.T) {
 		s := inSandbox(t, sandbox.AccBase, sandbox.Quirks{}, sandbox.WorldSpec{Events: 60, Claims: 20})
 		for _, group := range []string{wildberries.GroupChat, wildberries.GroupFeedbacks, wildberries.GroupReturns} {
-			if err := s.source.Probe(t.Context(), group); err != nil {
+			if _, err := s.source.Probe(t.Context(), group); err != nil {
 				t.Errorf("%s: %v", group, err)
 			}
 		}

@@ -132,6 +132,7 @@ type Client struct {
 var (
 	_ sources.Source  = (*Client)(nil)
 	_ sources.Skipper = (*Client)(nil)
+	_ sources.Prober  = (*Client)(nil)
 )
 
 // New returns a source for one account. It sends nothing.
