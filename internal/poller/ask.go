@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"syncd/internal/sources"
@@ -70,16 +71,29 @@ func ids(workers []*worker) []state.StreamID {
 // PollNow makes Run poll a stream at once, or with an empty name all streams of
 // an account, and returns which. Where a failure or a refused token holds them
 // back they are tried once all the same: the operator has perhaps just mended it.
-// A request that comes while a run goes on is answered by one more run.
+// A request that comes while a run goes on is answered by one more run. With a
+// stream the one that drives it is asked.
 func (p *Poller) PollNow(account, stream string) ([]state.StreamID, error) {
 	workers, err := p.pick(account, stream)
 	if err != nil {
 		return nil, err
 	}
+	workers = p.driven(workers)
 	for _, w := range workers {
 		w.ask()
 	}
 	return ids(workers), nil
+}
+
+// driven adds the streams whose News finds what these visit, if they are polled.
+func (p *Poller) driven(workers []*worker) []*worker {
+	for _, w := range workers {
+		driver := p.byID[state.StreamID{Account: w.ID.Account, Stream: w.Driver}]
+		if driver != nil && !slices.Contains(workers, driver) {
+			workers = append(workers, driver)
+		}
+	}
+	return workers
 }
 
 // Backfill asks for the history of a stream, or with an empty name of all streams
@@ -158,11 +172,11 @@ func (p *Poller) Skip(account, stream string) (leftOut string, err error) {
 		return "", err
 	}
 	var failing bool
-	for _, l := range []*lane{w.news, w.background} {
+	for _, l := range w.lanes() {
 		for _, k := range l.walks {
 			w.mu.Lock()
 			f := k.failure
-			ok := f != nil && f.skippable()
+			ok := f != nil && f.skippable() && k.name != sources.Follow // there is nothing to step over: it is put off
 			failing = failing || f != nil
 			w.mu.Unlock()
 			if ok {
@@ -246,17 +260,25 @@ type Left struct {
 
 // RunOnly drives one walk of an account's streams, or of the one that is named,
 // to its end, for the commands that work on a state file while no daemon runs:
-// News up to what existed at the call, or the open requests for history. It
-// returns what it could not bring to its end before ctx's deadline.
+// News up to what existed at the call and then the visits that are due, or the open
+// requests for history. It returns what it could not bring to its end before ctx's deadline.
 func (p *Poller) RunOnly(ctx context.Context, walk sources.Walk, account, stream string) ([]Left, error) {
 	workers, err := p.pick(account, stream)
 	if err != nil {
 		return nil, err
 	}
+	if walk == sources.News {
+		workers = p.driven(workers)
+		gates := gatesOf(workers)
+		return each(workers, func(w *worker) []Left {
+			left, _ := w.newsAndVisits(ctx, gates[w.ID.Account], time.Now())
+			return left
+		}), nil
+	}
 	return each(workers, func(w *worker) []Left {
 		l, k := w.walk(walk)
 		if k == nil && stream == "" {
-			return nil // the others have it, and so do all for News
+			return nil // the others have it
 		}
 		if k == nil {
 			return []Left{{w.ID, walk, sources.ErrNoSuchWalk}}

@@ -94,7 +94,7 @@ func (w *worker) choose() (*walk, time.Time) {
 			due = k.retry
 		}
 		switch {
-		case !ok:
+		case !ok || !due.After(now) && w.waitsLocked(k): // a run of News wakes the lane
 		case due.After(now):
 			if due.Before(at) {
 				at = due

@@ -2,11 +2,11 @@ package poller
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
 	"time"
 
-	"syncd/internal/event"
-	"syncd/internal/fingerprint"
 	"syncd/internal/sources"
 	"syncd/internal/state"
 )
@@ -18,7 +18,16 @@ func (w *worker) step(ctx context.Context, l *lane, k *walk) (sources.Page, erro
 		return sources.Page{}, err
 	}
 	l.committing.Lock()
-	err := w.finishStaged(k)
+	var err error
+	if k.name == sources.Follow && w.follow.drop {
+		err = w.abandon(k)
+	}
+	if err == nil {
+		err = w.finishStaged(k)
+	}
+	if err == nil && k.name == sources.Follow {
+		err = w.pickVisit(k)
+	}
 	a := w.query(k)
 	l.committing.Unlock()
 	if err != nil {
@@ -86,10 +95,10 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	now := time.Now()
 	r := w.onRun(k, a, page)
 	known := w.standing()
-	last := page.Done && !page.Staged // a staged walk is complete with its last item
+	last := page.Done && !page.Staged // what was staged is complete with its last item
 	p := w.statePage(k.name, a.stamp, now)
 	p.Cursor, p.Keep = page.Cursor, k.unsaved >= keepEvery || !page.Done && now.Sub(r.kept) >= keepAfter
-	p.Staged, p.Final = page.Staged, page.Staged && page.Done
+	p.Staged, p.Final, p.More = page.Staged, page.Staged && (page.Done || page.Ordered), !page.Done
 	p.Began, p.Done = beganAt(r, page), page.Done && k.keepsEnd()
 	if k.name == sources.News {
 		p.Walked = last && !known.Walked
@@ -100,6 +109,11 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 		p.Unemitted, p.Asked = true, a.request.Asked
 	}
 	b := w.items(&p, k, a, page, known)
+	if k.name == sources.Follow {
+		if err := w.visitsOf(&p, k, &page); err != nil {
+			return err
+		}
+	}
 	if p.Walked {
 		if err := w.countAsSwept(now); err != nil {
 			return err
@@ -118,9 +132,16 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	}
 	out, err := w.p.db.CommitPage(p)
 	w.mayHold(out.Actions, err)
+	w.tellFollowers(p.Found) // also where it failed: it may have taken effect
 	if err != nil {
-		k.begun = k.begun || p.Read > 0 // it may have taken effect
+		k.begun = k.begun || p.Read > 0
+		if k.name == sources.Follow {
+			w.follow.doubt = true
+		}
 		return err
+	}
+	if k.name == sources.Follow {
+		w.visitSaved(k, &p, out, page.Done)
 	}
 	if b.bytes > largePage {
 		// The collector lets the heap grow by a part of what was alive last, which was
@@ -129,6 +150,8 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	}
 	w.count(r, p.Items, b.wakes, out, now)
 	w.report(k, page.Note, b.odd)
+	w.reportPart(k, r, page.Failed)
+	w.reportPlan(k, page.Plan)
 	if out.OddLost > 0 && !k.lostOdd {
 		k.lostOdd = true
 		k.log.Warn("the state keeps only the newest entries that cannot be used: older ones have left it", "left", out.OddLost)
@@ -150,6 +173,7 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	k.begun = k.begun || out.Wrote && p.Read > 0
 	if out.Wrote {
 		k.unsaved, k.pending, r.kept, r.wrote = 0, 0, now, true
+		k.saved = p.Cursor != nil || p.Final && k.saved
 	}
 	if k.name == sources.News && p.Done && !p.Staged {
 		k.kept = p.Began
@@ -171,7 +195,7 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	r.items += len(page.Items)
 	r.read += uint64(len(p.Items))
 	r.progress = page.Progress
-	r.partial = r.partial || page.Partial || len(page.Undecodable) > 0
+	r.partial = r.partial || page.Partial || page.Failed != nil || len(page.Undecodable) > 0
 	w.mu.Unlock()
 	if p.Walked {
 		w.background.nudge()
@@ -179,7 +203,7 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	w.alive(k, r)
 	switch {
 	case p.Final:
-		k.unstaged = true
+		k.unstaged, k.ends = true, page.Done
 		return w.finishStaged(k)
 	case page.Done:
 		return w.complete(k, r, p.Began)
@@ -193,14 +217,36 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 func (w *worker) keep(l *lane, k *walk) {
 	l.committing.Lock()
 	defer l.committing.Unlock()
-	if k.unsaved == 0 {
+	if k.name == sources.Follow {
+		if f := w.follow; f.drop || f.doubt || k.unstaged || k.unsaved == 0 && len(f.pending) == 0 {
+			return // what is in the state may be ahead
+		}
+	} else if k.unsaved == 0 {
 		return
 	}
+	_ = w.save(k)
+}
+
+// save brings into the state where a walk is, and the visits that only this process
+// knows of. The caller holds lane.committing. A crash before it repeats pages that
+// changed nothing.
+func (w *worker) save(k *walk) error {
 	p := w.statePage(k.name, 0, time.Now())
 	p.Cursor, p.Read, p.Keep = k.cursor, k.pending, true
-	if _, err := w.p.db.CommitPage(p); err == nil {
-		k.unsaved, k.pending = 0, 0
+	if k.name == sources.Follow {
+		p.Visited = slices.Collect(maps.Values(w.follow.pending))
+		if k.cursor != nil {
+			p.Visiting = &state.Visiting{ID: k.visit.ID, Version: k.visit.Version}
+		}
 	}
+	if _, err := w.p.db.CommitPage(p); err != nil {
+		return err
+	}
+	k.unsaved, k.pending, k.saved = 0, 0, k.cursor != nil
+	if k.name == sources.Follow {
+		clear(w.follow.pending)
+	}
+	return nil
 }
 
 // onRun returns the run that a page belongs to.
@@ -216,6 +262,9 @@ func (w *worker) onRun(k *walk, a asked, page sources.Page) *run {
 	r.whole = a.query.Cursor == nil || k.done.After(w.opened) || page.Began.UnixMilli() == a.query.Now.UnixMilli()
 	if w.Vanish && k.name == sources.News {
 		r.seen = make(map[uint64]struct{})
+	}
+	if w.wantsShown(k, time.Now()) {
+		r.shown = []uint64{}
 	}
 	k.run = r
 	return r
@@ -238,8 +287,8 @@ func (w *worker) counts(k *walk) bool {
 // keepsEnd says whether the state has to keep that a run is complete. News is due
 // by the clock and not by that: of its runs only those have to be kept of which
 // some items were counted there, so that the next one counts anew. See lastrun.go
-// for the others.
-func (k *walk) keepsEnd() bool { return k.name != sources.News || k.begun }
+// for the others. When a visit was made is in the plan.
+func (k *walk) keepsEnd() bool { return k.name != sources.News && k.name != sources.Follow || k.begun }
 
 // countAsSwept makes the sweeps due as if they had been made now, just before the
 // first walk is complete, which shows everything. Each began a little earlier than
@@ -287,163 +336,6 @@ func (w *worker) startByTheirClock(k *walk, known *state.Stream, now, date time.
 	return start
 }
 
-// beside is what a page holds beside its usable items.
-type beside struct {
-	bytes int      // of the bodies
-	wakes []string // Item.Wakes of each usable item
-	odd   []sources.Undecodable
-}
-
-// items prepares the items of a page for the state.
-func (w *worker) items(p *state.Page, k *walk, a asked, page sources.Page, known state.Stream) (b beside) {
-	b.odd = page.Undecodable
-	old := history{known: known, first: !known.Walked || page.History, request: a.request}
-	if a.request != nil {
-		old.asked = a.request.Asked
-		if skew := p.Now.Sub(page.Date); !page.Date.IsZero() && skew.Abs() >= 5*time.Second && skew.Abs() <= maxSkew {
-			old.asked = old.asked.Add(-skew) // by the clock that the items carry
-		}
-	}
-	for _, it := range page.Items {
-		if old.leaves(it) {
-			continue
-		}
-		b.bytes += len(it.Body)
-		kept := old.item(it)
-		if k.run.seen != nil {
-			k.run.seen[state.IDHash(kept.ID)] = struct{}{}
-		}
-		if !it.Immutable {
-			var err error
-			if kept.Fingerprint, err = fingerprint.Of(it.Body, w.Ignore); err != nil {
-				b.odd = append(b.odd, sources.Undecodable{Raw: it.Body, Reason: err.Error()})
-				continue
-			}
-		}
-		p.Items = append(p.Items, kept)
-		b.wakes = append(b.wakes, it.Wakes)
-	}
-	for _, u := range b.odd {
-		p.Odd = append(p.Odd, state.Odd{Raw: u.Raw, Reason: u.Reason})
-	}
-	return b
-}
-
-// history decides what an item is if nobody has seen it before.
-type history struct {
-	known   state.Stream
-	first   bool            // it belongs to the first reading of the stream
-	request *state.Backfill // nil: not a backfill
-	asked   time.Time       // of the request, by the marketplace's clock
-}
-
-// leaves says whether a backfill leaves an item alone: what is older than was
-// asked for, and what came after it was asked for, which is not history but the
-// news lane's to emit.
-func (h history) leaves(it sources.Item) bool {
-	return h.request != nil && !it.Created.IsZero() && (it.Created.Before(h.request.Since) || it.Created.After(h.asked))
-}
-
-func (h history) item(it sources.Item) state.Item {
-	out := state.Item{
-		ID: event.Path(it.ID...), Kind: it.Kind, Subject: event.Path(it.Subject...),
-		Created: it.Created, Changed: it.Changed, Immutable: it.Immutable, Body: it.Body,
-	}
-	switch {
-	case h.request != nil:
-		out.Backfill = true
-	case it.Created.IsZero(): // contract §4, "What is old"
-		out.Silent = !h.known.Start.IsZero() && h.first
-		out.Backfill = h.first
-	default:
-		out.Silent = it.Created.Before(h.known.Start)
-		out.Backfill = h.first && it.Created.Before(h.known.Began)
-	}
-	return out
-}
-
-// finishStaged commits what a complete staged walk has left, also after a crash
-// in the middle of it. The caller holds lane.committing.
-func (w *worker) finishStaged(k *walk) error {
-	if !k.unstaged {
-		return nil
-	}
-	staged, err := w.p.db.HasStaged(w.ID, string(k.name))
-	if err != nil {
-		return err
-	}
-	// With a run going on the last piece failed, and took effect.
-	if staged || k.run != nil {
-		if err := w.commitStaged(k, !staged); err != nil {
-			return err
-		}
-	}
-	k.unstaged = false
-	return nil
-}
-
-// commitStaged commits what is staged, and ends the run that it belongs to. created
-// says that a piece before may have been news.
-func (w *worker) commitStaged(k *walk, created bool) error {
-	first := k.name == sources.News && !w.standing().Walked
-	r, began := k.run, time.Now()
-	if r != nil {
-		began = r.since
-	}
-	if first {
-		if err := w.countAsSwept(time.Now()); err != nil {
-			return err
-		}
-	}
-	for done := false; !done; {
-		p := w.statePage(k.name, 0, time.Now()) // each item has the stamp of its request
-		p.Walked, p.Began, p.Done = first, began, true
-		p.Unemitted = k.name == sources.Backfill
-		var out state.Outcome
-		var err error
-		out, done, err = w.p.db.CommitStaged(p, piece)
-		w.mayHold(out.Actions, err)
-		if err != nil {
-			return err
-		}
-		w.tally(out.Actions)
-		for _, a := range out.Actions {
-			created = created || a == state.ActionCreated
-		}
-	}
-	// The walk's cursor, and the end of its run, took effect with the last piece.
-	known, err := w.p.db.OpenStream(w.ID, w.Start, time.Time{})
-	if err != nil {
-		return err
-	}
-	k.standAt(known.Walks[string(k.name)])
-	k.kept = known.Walks[string(k.name)].Began
-	w.mu.Lock()
-	switch k.name {
-	case sources.Backfill:
-		w.request = known.Backfill
-	case sources.News:
-		w.standLocked(known)
-	}
-	w.mu.Unlock()
-	w.background.nudge()
-	if r == nil {
-		return nil // an earlier process read the pages
-	}
-	if k.name == w.settles && k.name != sources.News {
-		// A crash before it leaves them to the next Full run.
-		if err := w.settle(r.read, began.Add(-w.Sweep.Window)); err != nil {
-			return err
-		}
-	}
-	if created {
-		for stream := range r.wakes {
-			w.p.hint(state.StreamID{Account: w.ID.Account, Stream: stream})
-		}
-	}
-	return w.complete(k, r, began)
-}
-
 // complete does what follows a complete run. In memory the run is over at once:
 // what fails here is done after the next one.
 func (w *worker) complete(k *walk, r *run, began time.Time) error {
@@ -451,13 +343,20 @@ func (w *worker) complete(k *walk, r *run, began time.Time) error {
 	first := k.began.IsZero()
 	k.begun, k.left, k.skipped = false, 0, false
 	w.ended(k, r, began)
+	w.endParts(k, r)
 	if k.name == sources.Backfill {
 		k.standAt(state.WalkState{}) // the request is gone, and the next one begins anew
 		return nil
 	}
+	if k.name == sources.Sweep {
+		w.mu.Lock()
+		w.shown = nil
+		w.mu.Unlock()
+	}
 	if k.name != sources.News {
 		return nil
 	}
+	w.setShown(r, proves)
 	w.p.metrics.success.WithLabelValues(w.ID.Account, w.ID.Stream).SetToCurrentTime()
 	if first || r.wrote {
 		if err := w.keepEnd(k, 24*time.Hour); err != nil {

@@ -243,6 +243,7 @@ type fake struct {
 	whole  bool                                   // News shows everything, each time
 	size   int                                    // of a page; 0: 2
 	lap    int                                    // how many items before the newest one a News run begins
+	forum  *forum                                 // whose list it is; may be nil
 	late   int                                    // how many empty pages come before a run says that it is done
 
 	mu    sync.Mutex

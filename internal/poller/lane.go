@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// lane is one of the two ways in which a stream is read side by side, and the walks
+// lane is one of the ways in which a stream is read side by side, and the walks
 // that it drives. Run gives it turns. Between two of them it is no more than a
 // timer: tens of thousands of lanes sleep almost always, and a goroutine of each
 // would hold several KiB of stack.

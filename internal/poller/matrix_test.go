@@ -1,6 +1,7 @@
 package poller_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -137,6 +138,45 @@ var (
 	}, reached}
 )
 
+// The steps of a life with visits.
+var (
+	threads = lifeStep{"threads", func(f *fake) {
+		f.add("a", "b")
+		time.Sleep(time.Second)
+		f.forum.answer("a", 7)
+		f.forum.answer("b", 1)
+		time.Sleep(time.Minute)
+	}, reached}
+	moreAnswers = lifeStep{"more answers", func(f *fake) {
+		f.add("c")
+		f.forum.answer("c", 5)
+		f.forum.answer("a", 3)
+		time.Sleep(time.Minute)
+	}, reached}
+	nothingNew = lifeStep{"nothing new", func(*fake) { time.Sleep(2 * time.Hour) }, reached}
+	midway     = lifeStep{"a visit that fails in its middle", func(f *fake) {
+		f.forum.answer("b", 9)
+		f.forum.answer("c", 1)
+		time.Sleep(time.Minute)
+		f.forum.follow = func(q sources.Query) error {
+			if strings.Contains(string(q.Cursor), `"b"`) && strings.Contains(string(q.Cursor), `"From":5,"End":9`) {
+				return failing(sources.Temporary, sources.ScopeRequest, 500)
+			}
+			return nil
+		}
+	}, func(ctx context.Context, p *poller.Poller) error {
+		err := reached(ctx, p)
+		if _, ok := errors.AsType[*sources.Error](err); ok && !errors.Is(err, errBroken) {
+			return nil
+		}
+		return cmp.Or(err, errors.New("it does not fail"))
+	}}
+	afterwards = lifeStep{"afterwards", func(f *fake) {
+		f.forum.follow = nil
+		time.Sleep(2 * time.Hour)
+	}, reached}
+)
+
 func lives() []life {
 	dated := func(f *fake) poller.Stream { return swept("questions", f, "@every 15s", quarter, day) }
 	return []life{
@@ -150,6 +190,13 @@ func lives() []life {
 			return s
 		}, []lifeStep{firstWalk, news, sweepChange, heldKeys, ask, history, cutOff, goesOn, gone, stillGone, back},
 			"a,b,c,c,d,e,f,g,h,old-1,old-2,old-3 +a,b,c,d,e,f,g -b,c,f"},
+		{"visits", func(f *fake) poller.Stream {
+			f.whole = true
+			s := forumStream(newForum(f), "@every 10m")
+			s.Whole = true
+			return s
+		}, []lifeStep{threads, moreAnswers, nothingNew, midway, afterwards},
+			"a,a-01,a-02,a-03,a-04,a-05,a-06,a-07,a-08,a-09,a-10,b,b-01,b-02,b-03,b-04,b-05,b-06,b-07,b-08,b-09,b-10,c,c-01,c-02,c-03,c-04,c-05,c-06 +"},
 	}
 }
 
@@ -240,6 +287,11 @@ func (l life) live(t *testing.T, blows ...blow) outcome {
 				}
 			}
 			out.walks[name] = fmt.Sprint(c.At, c.Began == 0, w.Read)
+		}
+		for _, it := range f.items {
+			if v, ok, err := r.db.Visit(questions, it.ID[0]); ok || err != nil {
+				out.walks["visit "+it.ID[0]] = fmt.Sprint(string(v.Seen), err) // when it is due the process alone may have known
+			}
 		}
 	})
 	return out

@@ -70,7 +70,7 @@ func (w *worker) poll(ctx context.Context, l *lane, k *walk) (began time.Time, e
 			w.watch(page)
 		}
 		if page.Done {
-			k.partial, k.more = page.Partial, page.Partial && page.History
+			k.partial, k.more = page.Partial && !k.lost, page.Partial && page.History
 			return page.Began, nil
 		}
 	}

@@ -15,16 +15,17 @@ import (
 // onceTries is how often Once tries a page that fails for a passing reason.
 const onceTries = 5
 
-// Once brings every stream up to what existed when it began, then makes the sweeps
-// that are due by their durable schedules and reads the history that was asked
-// for. It returns what was not possible before ctx's deadline. A wait for the
+// Once brings every stream up to what existed when it began, then makes the visits
+// that are due by then and the sweeps that are due by their durable schedules, and
+// reads the history that was asked for. It returns what was not possible before ctx's deadline. A wait for the
 // budget beyond the deadline is given up at once.
 func (p *Poller) Once(ctx context.Context) ([]Left, error) {
 	workers, err := p.open()
 	if err != nil {
 		return nil, err
 	}
-	left := each(workers, func(w *worker) []Left { return w.once(ctx) })
+	gates := gatesOf(workers)
+	left := each(workers, func(w *worker) []Left { return w.once(ctx, gates[w.ID.Account]) })
 	p.part(workers)
 	stopped := p.Stopped()
 	for _, w := range p.workers {
@@ -56,12 +57,44 @@ func each(workers []*worker, fn func(*worker) []Left) []Left {
 	return left
 }
 
-func (w *worker) once(ctx context.Context) (left []Left) {
-	start := time.Now()
-	news := w.drive(ctx, w.news, w.news.walks[0], start)
+// gatesOf returns for each account what the visits of its streams wait for: the end
+// of the news of all of them, which find what is to be visited.
+func gatesOf(workers []*worker) map[string]*sync.WaitGroup {
+	gates := make(map[string]*sync.WaitGroup)
+	for _, w := range workers {
+		if gates[w.ID.Account] == nil {
+			gates[w.ID.Account] = new(sync.WaitGroup)
+		}
+		gates[w.ID.Account].Add(1)
+	}
+	return gates
+}
+
+// newsAndVisits reads a stream's news and makes the visits that are due when those
+// of the whole account have been read. It returns the error of its own as well.
+func (w *worker) newsAndVisits(ctx context.Context, gate *sync.WaitGroup, start time.Time) (left []Left, news error) {
+	news = w.drive(ctx, w.news, w.news.walks[0], start)
+	gate.Done()
 	if news != nil {
 		left = append(left, Left{w.ID, sources.News, news})
 	}
+	if w.follow == nil {
+		return left, news
+	}
+	gate.Wait()
+	err := news
+	if err == nil || !refused(err) {
+		err = w.visitDue(ctx, time.Now())
+	}
+	if err != nil {
+		left = append(left, Left{w.ID, sources.Follow, err})
+	}
+	return left, news
+}
+
+func (w *worker) once(ctx context.Context, gate *sync.WaitGroup) []Left {
+	start := time.Now()
+	left, news := w.newsAndVisits(ctx, gate, start)
 	for _, k := range w.background.walks {
 		w.mu.Lock()
 		due, ok := w.dueLocked(k, start)

@@ -3,8 +3,8 @@
 //
 // # Lanes
 //
-// A stream is read in two lanes side by side. The news lane drives the News walk by
-// the stream's schedule. The background lane drives Sweep, Full and Backfill, one
+// A stream is read in two lanes side by side, and one that visits things in a third.
+// The news lane drives the News walk by the stream's schedule. The background lane drives Sweep, Full and Backfill, one
 // page of one of them at a time: a sweep that is due goes first, then a full
 // reading, then an open request for history. Between two pages it looks again, so a
 // sweep interrupts a backfill of days; and who has completed a run lets the others
@@ -16,7 +16,7 @@
 // A lane has one goroutine while it works, and only a timer while it sleeps. Each
 // walk has its own cursor. It belongs to the goroutine of its lane, which moves it
 // under lane.committing; Skip and Backfill move it under the same lock. Nothing is
-// fetched while it is held. What both lanes and the reports need
+// fetched while it is held. What all lanes and the reports need
 // (where the stream stands, due times, failures, progress) is guarded by
 // worker.mu, which is held over no I/O at all.
 //
@@ -31,6 +31,29 @@
 // the process dies between a fetch and its commit, the page is fetched again;
 // after the commit, the next one is. A page that changes nothing writes nothing,
 // except that a walk of many such pages saves its cursor now and then.
+//
+// # Visits
+//
+// What no list shows is visited: walks that read lists find things that have moved
+// (sources.Page.Found), and the third lane drives Follow, whose runs are one visit
+// each. The plan is in the state, so a lane without anything due is a timer, set to
+// the next due time, and every commit that found something wakes it.
+//
+// What a page has found is saved with its items and its cursor. A crash before that
+// reads the page again; after it, the plan has the visit. A visit that shows
+// something is saved with it, and one that shows nothing new stays in memory for
+// some seconds: a crash repeats it. One of several pages goes on after a crash from
+// its saved cursor. One that fails is put off in memory, and the next one goes on;
+// of one that fails in its middle the cursor and what is staged are dropped in one
+// transaction: a crash before it goes on in the middle, and after it the visit
+// begins anew. Several that fail in a row are an outage, for which the lane waits.
+//
+// # Staged items
+//
+// Items whose order is known only later are kept aside durably. With the last page,
+// or with one that says that they are in order (sources.Page.Ordered), they are
+// committed in pieces, and with the last piece that page's cursor takes effect. A
+// crash on the way continues there before it fetches anything.
 //
 // # Schedules
 //
@@ -50,6 +73,10 @@
 // anything else is read. Items of a Vanish stream that a News run did not show
 // are noted as missing after runs that prove it: begun by this process from the
 // first page, not partial, and without an entry that could not be read.
+//
+// A Sweep of a stream with Lookup is told which items such a run did not show. It
+// waits for a run of News that began when it was due, and of which the ids are kept
+// in memory until it is complete.
 package poller
 
 import (
@@ -78,9 +105,12 @@ type Stream struct {
 	Start       *time.Time    // what is old at first use; nil: the account's first poll; zero: nothing
 	Ignore      []string      // top-level fields of an item whose change is no news
 
-	// As sources.Stream says. No walks: News alone.
+	// As sources.Stream says. No walks: News alone. Follow needs no News of its own to
+	// be complete.
 	Walks  []sources.Walk
 	Whole  bool
+	Lookup bool
+	Driver string
 	Vanish bool
 
 	Sweep Sweep
@@ -227,9 +257,12 @@ func (p *Poller) Run(ctx context.Context) error {
 	for _, w := range workers {
 		w.scheduleFrom(time.Now())
 		w.tellAway(time.Now())
-		lanes.Add(2)
+		lanes.Add(len(w.lanes()))
 		w.runNews(ctx, lanes.Done)
 		w.runBackground(ctx, lanes.Done)
+		if w.follow != nil {
+			w.runFollow(ctx, lanes.Done)
+		}
 	}
 	p.scheduled.Store(true)
 	select {
@@ -238,8 +271,9 @@ func (p *Poller) Run(ctx context.Context) error {
 		cancel()
 	}
 	for _, w := range workers {
-		w.news.nudge()
-		w.background.nudge()
+		for _, l := range w.lanes() {
+			l.nudge()
+		}
 	}
 	lanes.Wait()
 	if err == nil {

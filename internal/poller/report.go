@@ -116,7 +116,7 @@ func (w *worker) note(k *walk, e *sources.Error, fetching bool, wait time.Durati
 		k.run.failed = true
 	}
 	long := now.Sub(f.since) >= hintAfter && (f.times >= hintTries || now.Sub(f.since) >= time.Hour)
-	tell = long && skips && !f.told && f.skippable()
+	tell = long && skips && k.name != sources.Follow && !f.told && f.skippable() // a visit is put off instead
 	f.told = f.told || tell
 	return tell
 }

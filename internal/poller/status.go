@@ -20,7 +20,8 @@ type StreamStatus struct {
 	Blocked     time.Time     // the API group refused the token: not before
 	Behind      time.Duration // how far everything that was read is behind the present; 0: it is not
 	BehindSince time.Time     // when this process first saw that
-	Walks       []WalkStatus  // news, then what the stream has of sweep, full and backfill
+	Plan        string        // how often the budget allows to read it; empty: nothing to say
+	Walks       []WalkStatus  // news, then what the stream has of sweep, full, backfill and follow
 }
 
 // WalkStatus is one way in which the stream is read.
@@ -34,7 +35,12 @@ type WalkStatus struct {
 	Waiting time.Time     // for the budget, until then; zero: it does not, or that is unknown
 	Running *RunStatus    // nil: it does not
 	Failure *FailureStatus
+	Part    *FailureStatus  // a part of the last run that could not be read; nil: there was none
 	Request *state.Backfill // backfill: that is open; nil: none
+
+	// Follow: how many visits are planned, how many of these are overdue, and how many
+	// are put off after a failure. Some minutes old.
+	Planned, Overdue, PutOff int
 }
 
 // RunStatus is a run that is going on, as far as this process has read it.
@@ -80,6 +86,9 @@ func (w *worker) status(now time.Time) StreamStatus {
 	}
 	for _, k := range w.walks() {
 		out.Walks = append(out.Walks, w.walkLocked(k, now))
+		if k.plan != "" && !strings.Contains(out.Plan, k.plan) {
+			out.Plan = strings.TrimPrefix(out.Plan+"; "+k.plan, "; ")
+		}
 	}
 	return out
 }
@@ -90,19 +99,22 @@ func (w *worker) walkLocked(k *walk, now time.Time) WalkStatus {
 		out.Running = &RunStatus{Since: r.since, Requests: r.pages, Items: r.items, Progress: r.progress}
 	}
 	if f := k.failure; f != nil {
-		out.Failure = &FailureStatus{Text: strings.ToValidUTF8(f.err.Error(), "?"), Request: f.err.Request, Since: f.since, Times: f.times}
-		if f.fetching {
-			out.Failure.Kind = f.err.Kind
-		} else {
-			out.Failure.Text = f.err.Err.Error()
-		}
+		out.Failure = f.status()
 		if f.err.Until.After(now) {
 			out.Waiting = f.err.Until
 		}
 	}
+	if k.part != nil {
+		out.Part = k.part.status()
+	}
+	if k.name == sources.Follow {
+		out.Planned, out.Overdue, out.PutOff = w.follow.count.planned, w.follow.count.due, w.follow.off
+	}
 	switch {
 	case k.name == sources.News:
 		out.Next = w.next
+	case k.name == sources.Follow:
+		out.Next = w.follow.next
 	case k.failure != nil:
 		out.Next = k.retry
 	case k.run == nil && k.name != sources.Backfill:
@@ -111,6 +123,16 @@ func (w *worker) walkLocked(k *walk, now time.Time) WalkStatus {
 	if k.name == sources.Backfill && w.request != nil {
 		request := *w.request
 		out.Request = &request
+	}
+	return out
+}
+
+func (f *failure) status() *FailureStatus {
+	out := &FailureStatus{Text: strings.ToValidUTF8(f.err.Error(), "?"), Request: f.err.Request, Since: f.since, Times: f.times}
+	if f.fetching {
+		out.Kind = f.err.Kind
+	} else {
+		out.Text = f.err.Err.Error()
 	}
 	return out
 }

@@ -53,6 +53,7 @@ type worker struct {
 
 	news       *lane
 	background *lane
+	follow     *follower // nil: it visits nothing
 
 	resuming sync.Mutex // held while the streams' lanes wait for what a crash left undone
 	resumed  bool       // guarded by resuming
@@ -68,6 +69,7 @@ type worker struct {
 	odd     map[uint64]bool // undecodable entries, so that each is reported once and not with every poll; at most oddMost
 	behind  behind
 	pace    pace
+	shown   *shown // of the run of News that a Sweep waits for; nil: there was none
 }
 
 // walk is one way in which the stream is read, and where that stands.
@@ -77,13 +79,17 @@ type walk struct {
 	log   *slog.Logger
 
 	// Of the lane's goroutine.
-	trouble trouble.Run
-	rest    int    // pages that the others may read before its next run
-	worked  int    // pages that were committed by this process
-	noted   string // Page.Note as it was told last
-	partial bool   // the last run did not show everything
-	more    bool   // and the next one goes on there: nothing failed
-	lostOdd bool   // it was told that the state does not keep all odd entries
+	trouble  trouble.Run
+	rest     int         // pages that the others may read before its next run
+	worked   int         // pages that were committed by this process
+	noted    string      // Page.Note as it was told last
+	partial  bool        // the last run did not show everything
+	more     bool        // and the next one goes on there: nothing failed
+	lostOdd  bool        // it was told that the state does not keep all odd entries
+	parts    trouble.Run // Page.Failed
+	lost     bool        // the last run had such a part
+	planTold string      // Page.Plan
+	planAt   time.Time
 
 	// Guarded by lane.committing.
 	cursor   sources.Cursor // may be ahead of the saved one by pages without a change
@@ -94,6 +100,10 @@ type walk struct {
 	left     uint64         // items that an earlier process has read of it
 	skipped  bool           // something was left out of it
 	unstaged bool           // staged items may wait for CommitStaged
+	ends     bool           // and are the last of their run
+	piecing  bool           // CommitStaged was begun, and its end is not known of
+	saved    bool           // the state has a cursor
+	visit    sources.Visit  // Follow: the one that is going on; with a cursor no more than ID and Version; without an ID: none
 	kept     time.Time      // News: when the last complete run began, as the state has it; zero: it has none
 
 	// Guarded by worker.mu. The lane's goroutine writes; Skip and Backfill do too,
@@ -106,6 +116,8 @@ type walk struct {
 	retry   time.Time       // not before, after a failure
 	failure *failure        // since the last page that worked; nil: none
 	off     bool            // the source does not have it
+	part    *failure        // a part of the last run that could not be read; nil: there was none
+	plan    string          // Page.Plan
 }
 
 // run is one reading of a walk, as far as this process did it.
@@ -123,6 +135,8 @@ type run struct {
 	kept     time.Time           // the cursor
 	wrote    bool                // it found something
 	seen     map[uint64]struct{} // Vanish: hashes of the ids
+	shown    []uint64            // Lookup: the same; nil: nobody waits for them
+	part     bool                // a part of it could not be read
 	wakes    map[string]bool     // streams to wake when the staged items are committed
 }
 
@@ -155,13 +169,17 @@ func newWorker(p *Poller, s Stream, n int) (*worker, error) {
 		}
 		w.background.walks = append(w.background.walks, &walk{name: k.name, every: k.every, log: w.log.With("walk", k.name)})
 	}
+	if slices.Contains(s.Walks, sources.Follow) {
+		w.follow = &follower{putOff: make(map[string]*putOff), pending: make(map[string]state.Visit)}
+		w.follow.walks = []*walk{{name: sources.Follow, log: w.log.With("walk", sources.Follow)}}
+	}
 	p.metrics.declare(s)
 	return w, nil
 }
 
 // walk returns one of the stream's walks and its lane; nil: it has it not.
 func (w *worker) walk(name sources.Walk) (*lane, *walk) {
-	for _, l := range []*lane{w.news, w.background} {
+	for _, l := range w.lanes() {
 		for _, k := range l.walks {
 			if k.name == name {
 				return l, k
@@ -171,8 +189,21 @@ func (w *worker) walk(name sources.Walk) (*lane, *walk) {
 	return nil, nil
 }
 
-// walks returns all of them.
-func (w *worker) walks() []*walk { return slices.Concat(w.news.walks, w.background.walks) }
+// lanes returns those that the stream has.
+func (w *worker) lanes() []*lane {
+	if w.follow == nil {
+		return []*lane{w.news, w.background}
+	}
+	return []*lane{w.news, w.background, &w.follow.lane}
+}
+
+// walks returns all walks that the stream has.
+func (w *worker) walks() (out []*walk) {
+	for _, l := range w.lanes() {
+		out = append(out, l.walks...)
+	}
+	return out
+}
 
 // open reads where the stream stands. Neither lane runs yet.
 func (w *worker) open(firstPoll time.Time) error {
@@ -209,7 +240,11 @@ func (k *walk) standAt(s state.WalkState) {
 	if len(s.Cursor) > 0 {
 		k.cursor = s.Cursor
 	}
-	k.unsaved, k.pending, k.begun = 0, 0, s.Read > 0
+	k.unsaved, k.pending, k.begun, k.saved = 0, 0, s.Read > 0, k.cursor != nil
+	k.visit = sources.Visit{}
+	if k.cursor != nil {
+		k.visit = sources.Visit{ID: s.Visiting.ID, Version: s.Visiting.Version}
+	}
 }
 
 // scheduleFrom makes Run's sweeps begin at t or a little later: those that came
@@ -233,10 +268,10 @@ func (w *worker) blockedFor() time.Duration {
 	return time.Until(w.p.blockedUntil(w.ID.Account, w.Group))
 }
 
-// revive makes both lanes go on at once, whatever they were waiting for.
+// revive makes all lanes go on at once, whatever they were waiting for.
 func (w *worker) revive() {
 	w.mu.Lock()
-	for _, k := range w.background.walks {
+	for _, k := range w.walks() {
 		k.retry = time.Time{}
 	}
 	w.mu.Unlock()
@@ -244,44 +279,19 @@ func (w *worker) revive() {
 	w.ask()
 }
 
-// ask makes the news lane poll at once, whatever it is waiting for.
+// ask makes the stream be polled at once, whatever it is waiting for: its news, and
+// what is due to be visited.
 func (w *worker) ask() {
 	w.news.asked.Store(true)
 	w.news.nudge()
+	if w.follow != nil {
+		w.follow.asked.Store(true)
+		w.follow.nudge()
+	}
 }
 
 func (w *worker) statePage(walk sources.Walk, stamp uint64, now time.Time) state.Page {
 	p := w.blank
 	p.Walk, p.Stamp, p.Now = string(walk), stamp, now
 	return p
-}
-
-// asked is a request of a walk, and what it depends on.
-type asked struct {
-	query   sources.Query
-	stamp   uint64
-	moves   int
-	request *state.Backfill
-}
-
-// query is what the walk would ask for next. The caller holds lane.committing.
-func (w *worker) query(k *walk) asked {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	a := asked{moves: k.moves, query: sources.Query{Stream: w.ID.Stream, Walk: k.name, Cursor: k.cursor, Now: time.Now()}}
-	switch k.name {
-	case sources.News:
-		a.query.Since, a.query.Overlap = w.known.Start, w.Overlap
-		if a.query.LastRun = k.kept; !k.began.IsZero() {
-			a.query.LastRun = k.began
-		}
-	case sources.Sweep, sources.Full:
-		a.query.Overlap, a.query.Window = w.Overlap, w.Sweep.Window
-	case sources.Backfill:
-		a.request = w.request
-		if a.request != nil {
-			a.query.Since = a.request.Since
-		}
-	}
-	return a
 }

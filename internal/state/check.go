@@ -38,6 +38,7 @@ func (db *DB) Check() error {
 		})
 		c.eachStream(tx, bucketStaged, func(id StreamID, b *bolt.Bucket) { c.staged(id, b, stamp) })
 		c.eachStream(tx, bucketOdd, c.odd)
+		c.eachStream(tx, bucketVisits, c.visits)
 		c.eachStream(tx, bucketStreams, c.stream)
 		known, err := readHoles(tx)
 		if err != nil {
@@ -173,7 +174,7 @@ func (c *check) staged(id StreamID, b *bolt.Bucket, stamp uint64) {
 			switch {
 			case err != nil || s.V != 1 || !json.Valid(v):
 				c.add("%s: staged item %q is no JSON: %v", id, k, err)
-			case !bytes.Equal(k[1:], recordKey(s.Item.Created, s.Item.ID)):
+			case !bytes.Equal(k, stagedKey(&s.Item)):
 				c.add("%s: staged item %q says that it is %q", id, k, s.Item.ID)
 			case s.Stamp > stamp:
 				c.add("%s: staged item %q carries stamp %d, and the next process begins at %d", id, k, s.Stamp, stamp)
@@ -181,6 +182,39 @@ func (c *check) staged(id StreamID, b *bolt.Bucket, stamp uint64) {
 			return nil
 		})
 	})
+}
+
+// visits checks that the plan holds exactly what is due some day.
+func (c *check) visits(id StreamID, b *bolt.Bucket) {
+	v := visits{things: b.Bucket(bucketThings), plan: b.Bucket(bucketPlan)}
+	if v.things == nil || v.plan == nil {
+		c.add("%s: visits without things or without a plan", id)
+		return
+	}
+	planned := 0
+	_ = v.things.ForEach(func(k, raw []byte) error {
+		var t visit
+		if err := json.Unmarshal(raw, &t); err != nil || t.V != 1 || t.Version < 1 || t.Version > v.things.Sequence() {
+			c.add("%s: visit %q cannot be read, or has version %d of %d: %v", id, k, t.Version, v.things.Sequence(), err)
+			return nil
+		}
+		if t.Due == 0 {
+			return nil
+		}
+		planned++
+		if at := v.plan.Get(t.planKey(string(k))); !bytes.Equal(at, t.planValue()) {
+			c.add("%s: visit %q is planned as %x, and the plan says %x", id, k, t.planValue(), at)
+		}
+		return nil
+	})
+	keys := 0
+	_ = v.plan.ForEach(func(_, _ []byte) error {
+		keys++
+		return nil
+	})
+	if keys != planned {
+		c.add("%s: %d visits are planned, and the plan has %d", id, planned, keys)
+	}
 }
 
 // odd checks that each entry of the quarantine is there with what is said of it,
@@ -214,7 +248,8 @@ func (c *check) stream(id StreamID, b *bolt.Bucket) {
 	if err := readWalks(b, &out); err != nil {
 		c.add("%s: %w", id, err)
 	}
-	for key, v := range map[string]any{string(keyMeta): new(stream), string(keyVerdict): new(verdict), string(keyChanges): new(schemaChanges)} {
+	for key, v := range map[string]any{string(keyMeta): new(stream), string(keyVerdict): new(verdict), string(keyChanges): new(schemaChanges),
+		string(keyVisiting): new(visiting)} {
 		if _, err := getJSON(b, []byte(key), v); err != nil {
 			c.add("%s: %w", id, err)
 		}

@@ -174,8 +174,10 @@ func readable(name string, key []byte) string {
 	switch name {
 	case "<created><item id>", "<next><partition key>":
 		return moment(key) + " " + string(key[8:])
-	case "i<created><item id>":
-		return "i " + moment(key[1:]) + " " + string(key[9:])
+	case "i<created><rank><item id>":
+		return "i " + moment(key[1:]) + " " + number(key[9:]) + " " + string(key[17:])
+	case "u<due><visit id>", "v<due><visit id>":
+		return string(key[:1]) + " " + moment(key[1:]) + " " + string(key[9:])
 	case "<8 bytes of SHA-256 of the item id>", "<8 bytes of SHA-256 of the entry>":
 		return fmt.Sprintf("%x", key)
 	case "<8 bytes of SHA-256 of the entry>raw":
@@ -194,7 +196,7 @@ func readableValue(name string, value []byte) string {
 		return number(value)
 	case "committed":
 		return moment(value)
-	case "<8 bytes of SHA-256 of the item id>":
+	case "<8 bytes of SHA-256 of the item id>", "u<due><visit id>", "v<due><visit id>":
 		return moment(value)
 	}
 	return string(value)

@@ -448,6 +448,17 @@ func fill(t *testing.T, db *state.DB) {
 	p.Walk, p.Began, p.Done, p.Cursor = "full", day, true, []byte(`{"full":0}`)
 	commit(t, db, p)
 	p = pageOf(db)
+	p.Found = []state.Visit{
+		{Stream: "answers", ID: "q2", Created: day, Due: day.Add(time.Hour), Urgent: true, Found: json.RawMessage(`{"n":1}`), History: true},
+		{Stream: "answers", ID: "q3", Due: day, Found: json.RawMessage(`{"n":2}`)},
+	}
+	commit(t, db, p)
+	p = pageOf(db)
+	p.Stream.Stream, p.Walk, p.Keep = "answers", "follow", true
+	p.Visited = []state.Visit{{ID: "q3", Version: 2, Due: day.Add(2 * time.Hour), Seen: json.RawMessage(`{"last":7}`)}}
+	p.Visiting = &state.Visiting{ID: "q2", Version: 1}
+	commit(t, db, p)
+	p = pageOf(db)
 	p.Read, p.Keep = 7, true
 	p.Odd = []state.Odd{{Raw: json.RawMessage(`{"no":"id"`), Reason: "no id"}}
 	commit(t, db, p)

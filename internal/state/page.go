@@ -18,6 +18,7 @@ type Item struct {
 	Subject     string            `json:"subject"`
 	Created     time.Time         `json:"created,omitzero"` // zero: unknown or implausible
 	Changed     time.Time         `json:"changed,omitzero"` // the item's own change time; zero: it has none
+	Rank        uint64            `json:"rank,omitempty"`   // orders staged items of the same Created
 	Immutable   bool              `json:"immutable,omitempty"`
 	Silent      bool              `json:"silent,omitempty"`   // where it was never in an event it is no news: it is older than `start`
 	Backfill    bool              `json:"backfill,omitempty"` // its event says that it is history
@@ -38,13 +39,17 @@ type Page struct {
 	Walked      bool      // with this page, or with the last staged item, the first walk is complete
 	Start       time.Time // if set: what is old is decided anew, by the marketplace's clock
 	Staged      bool      // keep the items aside until Final
-	Final       bool      // with Staged: the walk is complete, CommitStaged may begin
+	Final       bool      // with Staged: the order of what was kept aside is known, CommitStaged may begin
+	More        bool      // with Final: the run goes on behind it
 	Began       time.Time // when the run began that this page belongs to; kept with Done
 	Done        bool      // with this page, or with the last staged item, the run is complete; always written
 	Read        int       // items that the page adds to the run's count, saved with the cursor and only with it: see Outcome.Wrote
 	Unemitted   bool      // a backfill: an item on record that was never in an event is `created`
 	Asked       time.Time // walk "backfill": Backfill.Asked of the request that the page was read for; zero: whichever is open
 	Odd         []Odd     // entries that are no usable items: kept raw in the quarantine
+	Found       []Visit   // visits that were found; they are written where they have moved
+	Visited     []Visit   // of this stream, that were made; written only where the page writes at all: see Outcome.Wrote
+	Visiting    *Visiting // walk "follow", with a Cursor: the visit that it is in the middle of
 
 	// Rules names the rules of the fingerprints; Refingerprint applies them to a
 	// body that was recorded under others.
@@ -78,13 +83,13 @@ const (
 type Outcome struct {
 	Actions []Action
 	Events  int  // appended to the log
-	Wrote   bool // there was a transaction; else neither the cursor nor Page.Read was saved
+	Wrote   bool // there was a transaction; else neither the cursor nor Page.Read nor Page.Visited was saved
 	Odd     int  // entries that are new in the quarantine
 	OddLost int  // entries that had to leave the quarantine for them
 }
 
-// CommitPage saves the items of a page, the events that they cause and the cursor
-// after them in one transaction. When nothing is new or changed and the page asks
+// CommitPage saves the items of a page, the events that they cause, the visits that
+// it found and the cursor after them in one transaction. When nothing is new or changed and the page asks
 // for nothing else to be saved it writes nothing: the old cursor, which leads to
 // the same items again, is as good.
 //
@@ -120,6 +125,14 @@ func (db *DB) CommitPage(p Page) (Outcome, error) {
 		if err := settle(b, p); err != nil {
 			return err
 		}
+		if err := moveVisits(tx, &p); err != nil {
+			return err
+		}
+		if p.Visiting != nil {
+			if err := putJSON(b, keyVisiting, visiting{V: 1, ID: p.Visiting.ID, Version: p.Visiting.Version}); err != nil {
+				return err
+			}
+		}
 		if p.Staged && p.Final {
 			return nil // the cursor takes effect with the last staged item
 		}
@@ -142,6 +155,10 @@ func (db *DB) unchanged(p *Page) (Outcome, error) {
 		if hasNewOdd(tx, p) {
 			actions = nil
 			return nil
+		}
+		if moved, err := findsNew(tx, p); moved || err != nil {
+			actions = nil
+			return err
 		}
 		s := openRecords(tx, p.Stream)
 		for i := range p.Items {

@@ -340,7 +340,7 @@ func TestStagedWalk(t *testing.T) {
 				}
 				for done := false; !done; {
 					again(func() error {
-						staged, err := f.DB.HasStaged(questions, "news")
+						staged, _, err := f.DB.HasStaged(questions, "news")
 						if err != nil || !staged {
 							done = true
 							return err

@@ -21,6 +21,7 @@ var (
 	bucketStaged   = []byte("staged")
 	bucketHeld     = []byte("held")
 	bucketOdd      = []byte("odd")
+	bucketVisits   = []byte("visits")
 	bucketEvents   = []byte("events")
 	bucketSinks    = []byte("sinks")
 	bucketRetries  = []byte("retries")
@@ -38,11 +39,15 @@ var (
 	keyVerdict  = []byte("verdict")
 	keyFinal    = []byte("final")
 	keyRun      = []byte("run")
+	keyVisiting = []byte("visiting")
 
 	bucketHeads     = []byte("heads")
 	bucketDue       = []byte("due")
 	bucketFollowers = []byte("followers")
 	bucketWaiting   = []byte("waiting")
+
+	bucketThings = []byte("things")
+	bucketPlan   = []byte("plan")
 )
 
 // migrations bring a file from version i to i+1, in order. Never change one that
@@ -53,7 +58,7 @@ var migrations = []func(tx *bolt.Tx) error{
 
 // rootBuckets are those that the newest schema has for certain.
 var rootBuckets = [][]byte{bucketMeta, bucketAccounts, bucketStreams, bucketRecords, bucketIDs, bucketStaged,
-	bucketHeld, bucketOdd, bucketEvents, bucketSinks, bucketRetries, bucketBudgets}
+	bucketHeld, bucketOdd, bucketVisits, bucketEvents, bucketSinks, bucketRetries, bucketBudgets}
 
 func createBuckets(tx *bolt.Tx) error {
 	for _, name := range rootBuckets {

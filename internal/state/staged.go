@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -9,18 +10,26 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// stagedItem is an item that waits for the end of its walk.
+// stagedItem is an item that waits until its order is known.
 type stagedItem struct {
 	V     int    `json:"v"`
 	Stamp uint64 `json:"stamp"`
 	Item  Item   `json:"item"`
 }
 
-// stagedRun is what the last page of a staged walk says about its run.
+// stagedRun is what the page with which the order is known says about its run.
 type stagedRun struct {
-	V     int   `json:"v"`
-	Began int64 `json:"began,omitempty"`
-	Asked int64 `json:"asked,omitempty"`
+	V     int    `json:"v"`
+	Began int64  `json:"began,omitempty"`
+	Asked int64  `json:"asked,omitempty"`
+	More  bool   `json:"more,omitempty"` // it goes on
+	Read  uint64 `json:"read,omitempty"` // and has read these items with it
+}
+
+// stagedKey is where an item is kept aside: in the order in which it is committed.
+func stagedKey(it *Item) []byte {
+	key := append(append(make([]byte, 0, 64), 'i'), timeKey(it.Created)...)
+	return append(binary.BigEndian.AppendUint64(key, it.Rank), it.ID...)
 }
 
 // stage keeps a page's items aside, in the order in which they will be committed.
@@ -36,8 +45,7 @@ func stage(tx *bolt.Tx, p *Page) error {
 		if err != nil {
 			return err
 		}
-		key := append([]byte{'i'}, recordKey(s.Item.Created, s.Item.ID)...)
-		if err := b.Put(key, withBody(head, p.Items[i].Body, 2)); err != nil {
+		if err := b.Put(stagedKey(&s.Item), withBody(head, p.Items[i].Body, 2)); err != nil {
 			return err
 		}
 	}
@@ -45,30 +53,38 @@ func stage(tx *bolt.Tx, p *Page) error {
 		if err := b.Put(keyFinal, p.Cursor); err != nil {
 			return err
 		}
-		if err := putJSON(b, keyRun, stagedRun{V: 1, Began: milli(p.Began), Asked: milli(p.Asked)}); err != nil {
+		run := stagedRun{V: 1, Began: milli(p.Began), Asked: milli(p.Asked), More: p.More}
+		if p.More {
+			run.Read = uint64(p.Read)
+		}
+		if err := putJSON(b, keyRun, run); err != nil {
 			return err
 		}
 	}
 	return raiseStamp(tx, p.Stamp)
 }
 
-// HasStaged reports whether a walk is complete and waits for CommitStaged, as it
-// does after a crash between the two.
-func (db *DB) HasStaged(id StreamID, walk string) (bool, error) {
-	final := false
-	err := db.bolt.View(func(tx *bolt.Tx) error {
+// HasStaged reports whether what a walk has staged waits for CommitStaged, as it
+// does after a crash between the two, and whether that ends its run.
+func (db *DB) HasStaged(id StreamID, walk string) (waits, ends bool, err error) {
+	err = db.bolt.View(func(tx *bolt.Tx) error {
 		b := nested(tx, bucketStaged, id.Account, id.Stream, walk)
-		final = b != nil && b.Get(keyFinal) != nil
-		return nil
+		if waits = b != nil && b.Get(keyFinal) != nil; !waits {
+			return nil
+		}
+		var run stagedRun
+		_, err := getJSON(b, keyRun, &run)
+		ends = !run.More
+		return err
 	})
-	return final, err
+	return waits, ends, err
 }
 
-// CommitStaged brings up to limit items of a complete staged walk into the
-// records and the log, in order of their time, and with the last of them the
-// walk's cursor. It returns done when nothing is left. p gives the stream, walk,
+// CommitStaged brings up to limit items that a walk has staged up to a Final page
+// into the records and the log, in order of their time, and with the last of them
+// the walk's cursor. It returns done when nothing is left. p gives the stream, walk,
 // marketplace, time, rules, what the last page did not say of its run, and
-// whether the walk was the first one. A crash between two calls continues here:
+// whether the walk was the first one: both only where that page has ended the run. A crash between two calls continues here:
 // what was committed is no longer staged.
 func (db *DB) CommitStaged(p Page, limit int) (out Outcome, done bool, err error) {
 	err = db.update(func(tx *bolt.Tx) error {
@@ -119,14 +135,19 @@ func (db *DB) CommitStaged(p Page, limit int) (out Outcome, done bool, err error
 	return out, done, nil
 }
 
-// endStaged makes the end of a staged walk that of its run.
+// endStaged ends what was staged, and with it the run, unless that goes on.
 func endStaged(tx *bolt.Tx, p *Page, b *bolt.Bucket) error {
 	var run stagedRun
 	if _, err := getJSON(b, keyRun, &run); err != nil {
 		return err
 	}
 	last := *p
-	last.Cursor = bytes.Clone(b.Get(keyFinal))
+	if last.Cursor = bytes.Clone(b.Get(keyFinal)); len(last.Cursor) == 0 {
+		last.Cursor = nil
+	}
+	if run.More {
+		last.Done, last.Walked, last.Read = false, false, int(run.Read)
+	}
 	if run.Began != 0 {
 		last.Began = time.UnixMilli(run.Began)
 	}

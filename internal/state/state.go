@@ -27,6 +27,7 @@
 //	      backfill        {"v":1,"since","asked"}                a request that is not done
 //	      schema_changes  {"v":1,"n"}                            how many events say that the schema has changed
 //	      verdict         {"v":1,"paths"}                        a settlement of held items that is not done: what it adopts
+//	      visiting        {"v":1,"id","version"}                 the visit that cursor:follow is in the middle of
 //	records
 //	  <account>
 //	    <stream>
@@ -39,9 +40,9 @@
 //	  <account>
 //	    <stream>
 //	      <walk>
-//	        final        the cursor that takes effect with the last staged item; present: the walk is complete
-//	        run          {"v":1,"began","asked"}                what that ends
-//	        i<created><item id>   {"v":1,"stamp","item"}        items whose order is known only at the end
+//	        final        the cursor that takes effect with the last staged item; present: the order of all that is here is known
+//	        run          {"v":1,"began","asked","more","read"}  the run that ends with it; more: it goes on
+//	        i<created><rank><item id>   {"v":1,"stamp","item"}  items whose order is known only then; rank: 8 bytes, big-endian
 //	held
 //	  <account>
 //	    <stream>
@@ -51,6 +52,14 @@
 //	    <stream>
 //	      <8 bytes of SHA-256 of the entry>      {"v":1,"reason","size","first","last","count"}   entries of pages that are no items; the bucket's own sequence counts them
 //	      <8 bytes of SHA-256 of the entry>raw   bytes, the beginning of the entry
+//	visits
+//	  <account>
+//	    <stream>
+//	      things
+//	        <visit id>   {"v":1,"created","due","urgent","history","version","found","seen"}   what is visited one by one; the bucket's own sequence gives the versions
+//	      plan
+//	        u<due><visit id>   the <created> of the thing, 0: none   urgent visits that are due some day
+//	        v<due><visit id>   the <created> of the thing, 0: none   the others
 //	events
 //	  <sequence>  the event, exactly the line that every sink sends
 //	sinks

@@ -8,8 +8,12 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// WalkBackfill is the walk whose end answers a request of AskBackfill.
-const WalkBackfill = "backfill"
+const (
+	// WalkBackfill is the walk whose end answers a request of AskBackfill.
+	WalkBackfill = "backfill"
+	// WalkFollow is the walk whose runs are visits.
+	WalkFollow = "follow"
+)
 
 const (
 	cursorPrefix = "cursor:"
@@ -21,6 +25,7 @@ type WalkState struct {
 	Cursor      []byte    // where it continues; nil: at its beginning
 	Read        uint64    // items that the run going on has read, up to Cursor
 	Began, Done time.Time // of the last complete run; zero: there was none
+	Visiting    Visiting  // walk "follow" with a Cursor: the visit that it is in the middle of
 }
 
 type walkValue struct {
@@ -61,9 +66,14 @@ func fromMilli(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// putCursor sets where a walk continues; nil: at its beginning.
+// putCursor sets where a walk continues; nil: at its beginning, and in no visit.
 func putCursor(b *bolt.Bucket, walk string, cursor []byte) error {
 	if cursor == nil {
+		if walk == WalkFollow {
+			if err := b.Delete(keyVisiting); err != nil {
+				return err
+			}
+		}
 		return b.Delete([]byte(cursorPrefix + walk))
 	}
 	return b.Put([]byte(cursorPrefix+walk), cursor)
@@ -129,6 +139,15 @@ func readWalks(b *bolt.Bucket, out *Stream) error {
 			s := out.Walks[string(walk)]
 			s.Read, s.Began, s.Done = w.Read, fromMilli(w.Began), fromMilli(w.Done)
 			out.Walks[string(walk)] = s
+		}
+		if bytes.Equal(k, keyVisiting) {
+			var v visiting
+			if _, err := getJSON(b, k, &v); err != nil {
+				return err
+			}
+			s := out.Walks[WalkFollow]
+			s.Visiting = Visiting{v.ID, v.Version}
+			out.Walks[WalkFollow] = s
 		}
 		return nil
 	})
