@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Event is a chat event as the feed shows it.
@@ -45,8 +47,8 @@ type EventSpec struct {
 type chatWorld struct {
 	world    *World
 	products []product
-	grow     growth
-	resign   growth
+	grow     kit.Growth
+	resign   kit.Growth
 	r        *rand.Rand // what is written
 	late     *rand.Rand // when it appears
 	signs    *rand.Rand // changes of replySign
@@ -97,19 +99,19 @@ const recentChats = 40
 func newChatWorld(w *World, seed uint64, products []product) *chatWorld {
 	c := &chatWorld{
 		world: w, products: products,
-		r:      stream(seed, "chat "+w.seller.ID),
-		late:   stream(seed, "late events "+w.seller.ID),
-		byHand: stream(seed, "chat by hand "+w.seller.ID),
-		grow:   growth{r: stream(seed, "chat growth "+w.seller.ID)},
-		signs:  stream(seed, "signs "+w.seller.ID),
-		resign: growth{r: stream(seed, "sign changes "+w.seller.ID)},
+		r:      kit.Stream(seed, "chat "+w.seller.ID),
+		late:   kit.Stream(seed, "late events "+w.seller.ID),
+		byHand: kit.Stream(seed, "chat by hand "+w.seller.ID),
+		grow:   kit.NewGrowth(kit.Stream(seed, "chat growth "+w.seller.ID)),
+		signs:  kit.Stream(seed, "signs "+w.seller.ID),
+		resign: kit.NewGrowth(kit.Stream(seed, "sign changes "+w.seller.ID)),
 		byID:   make(map[string]*chat),
 		bySign: make(map[string]*chat),
 
-		shuffle:   stream(seed, "order of chats "+w.seller.ID),
+		shuffle:   kit.Stream(seed, "order of chats "+w.seller.ID),
 		downloads: make(map[string]download),
 	}
-	times := historyTimes(stream(seed, "chat history "+w.seller.ID), w.spec.Events, w.now, w.spec.Span)
+	times := kit.HistoryTimes(kit.Stream(seed, "chat history "+w.seller.ID), w.spec.Events, w.time.Now, w.spec.Span)
 	for i := range times {
 		times[i] /= int64(time.Millisecond)
 	}
@@ -130,44 +132,44 @@ func tiePages(ms []int64, n int) {
 	}
 }
 
-func (c *chatWorld) growOne() { c.write(c.grow.step() / int64(time.Millisecond)) }
+func (c *chatWorld) growOne() { c.write(c.grow.Step() / int64(time.Millisecond)) }
 
 // write lets somebody say the next thing.
 func (c *chatWorld) write(ms int64) {
 	var in *chat
-	if len(c.chats) == 0 || chance(c.r, 0.17) {
+	if len(c.chats) == 0 || kit.Chance(c.r, 0.17) {
 		in = c.open(c.r, "")
-		in.unlisted, in.bare, in.silent = chance(c.r, c.world.spec.UnlistedChats), chance(c.r, 0.3), chance(c.r, 0.03)
-		if chance(c.r, 0.05) {
+		in.unlisted, in.bare, in.silent = kit.Chance(c.r, c.world.spec.UnlistedChats), kit.Chance(c.r, 0.3), kit.Chance(c.r, 0.03)
+		if kit.Chance(c.r, 0.05) {
 			in.client = ""
 		}
-		in.script = pick(c.r, conversations)
-		if chance(c.r, 0.1) {
+		in.script = kit.Pick(c.r, conversations)
+		if kit.Chance(c.r, 0.1) {
 			// A return chat begins with an automatic greeting that is the seller's by its sender [LIVE].
 			in.script = append([]line{{sender: "seller", text: returnGreeting}}, in.script...)
 		}
 	} else {
 		recent := c.chats[max(0, len(c.chats)-recentChats):]
-		in = pick(c.r, recent)
+		in = kit.Pick(c.r, recent)
 	}
-	said := line{sender: pick(c.r, []string{"client", "client", "seller"}), text: pick(c.r, smallTalk)}
+	said := line{sender: kit.Pick(c.r, []string{"client", "client", "seller"}), text: kit.Pick(c.r, smallTalk)}
 	if len(in.script) > 0 {
 		said, in.script = in.script[0], in.script[1:]
 	}
-	if in.written && chance(c.r, 0.02) {
+	if in.written && kit.Chance(c.r, 0.02) {
 		said = line{sender: "wb", text: wbNotice}
 	}
 	e := c.compose(c.r, in, said, ms)
-	c.world.after(ms*int64(time.Millisecond)+lateness(c.late, c.world.spec.LateEvents, c.world.spec.LateBy), func() { c.appear(e) })
+	c.world.time.After(ms*int64(time.Millisecond)+kit.Lateness(c.late, c.world.spec.LateEvents, c.world.spec.LateBy), func() { c.appear(e) })
 }
 
 // open makes a chat without oddities.
 func (c *chatWorld) open(r *rand.Rand, id string) *chat {
 	if id == "" {
-		id = "1:" + uuid(r)
+		id = "1:" + kit.UUID(r)
 	}
-	n := &chat{id: id, client: pick(r, buyerNames), product: pick(r, c.products), rid: orderID(r)}
-	n.device = pick(r, []string{"rusite", "ios", "ios", "android", "android", "global"})
+	n := &chat{id: id, client: kit.Pick(r, buyerNames), product: kit.Pick(r, c.products), rid: orderID(r)}
+	n.device = kit.Pick(r, []string{"rusite", "ios", "ios", "android", "android", "global"})
 	c.chats = append(c.chats, n)
 	c.byID[n.id] = n
 	c.sign(r, n)
@@ -178,22 +180,22 @@ func (c *chatWorld) open(r *rand.Rand, id string) *chat {
 // 1:<uuid>:<hex> and 1:<uuid>:<number>:<hex>; recorded was 1:<uuid>::<hex>.
 func (c *chatWorld) sign(r *rand.Rand, n *chat) {
 	delete(c.bySign, n.sign)
-	n.sign = n.id + ":" + pick(r, []string{"", "", fmt.Sprint(10_000_000 + r.IntN(90_000_000))}) + ":" + hexID(r, 70)
+	n.sign = n.id + ":" + kit.Pick(r, []string{"", "", fmt.Sprint(10_000_000 + r.IntN(90_000_000))}) + ":" + kit.HexID(r, 70)
 	c.bySign[n.sign] = n
 	c.note(n)
 }
 
 func (c *chatWorld) note(n *chat) {
 	if n.listed && n.last != nil {
-		c.world.note(KindChat, n.id, func() []byte { return render(n.wire()) }, 0)
+		c.world.note(KindChat, n.id, func() []byte { return kit.Render(n.wire()) }, 0)
 	}
 }
 
 // resignOne gives one of the chats, also of those that nobody writes in any more, a new replySign.
 func (c *chatWorld) resignOne() {
-	c.resign.step()
+	c.resign.Step()
 	if len(c.chats) > 0 {
-		c.sign(c.signs, pick(c.signs, c.chats))
+		c.sign(c.signs, kit.Pick(c.signs, c.chats))
 	}
 }
 
@@ -201,9 +203,9 @@ func (c *chatWorld) resignOne() {
 func orderID(r *rand.Rand) string {
 	switch r.IntN(3) {
 	case 0:
-		return hexID(r, 16)
+		return kit.HexID(r, 16)
 	case 1:
-		return "DA" + string(rune('a'+r.IntN(26))) + "." + hexID(r, 16) + ".0.0"
+		return "DA" + string(rune('a'+r.IntN(26))) + "." + kit.HexID(r, 16) + ".0.0"
 	}
 	return fmt.Sprintf("%d.%d.0", 5_000_000_000_000_000_000+r.Int64N(1_000_000_000_000_000_000), r.IntN(10))
 }
@@ -261,29 +263,29 @@ type wireImage struct {
 // compose makes an event, with the deviations from the document that were seen in real answers (wildberries.md §4).
 func (c *chatWorld) compose(r *rand.Rand, in *chat, said line, ms int64) *event {
 	w := wireEvent{
-		EventID: uuid(r), Sender: said.sender, ClientName: in.client,
+		EventID: kit.UUID(r), Sender: said.sender, ClientName: in.client,
 		Message: &wireMessage{Text: strings.NewReplacer("{product}", in.product.name, "{brand}", in.product.brand,
 			"{article}", fmt.Sprint(in.product.nmID)).Replace(said.text)},
 	}
-	if chance(r, 0.01) {
+	if kit.Chance(r, 0.01) {
 		w.EventID = w.EventID[:26] + "uu" + w.EventID[28:] // not hexadecimal, as in the document's example
 	}
 	switch said.sender {
 	case "client":
 		w.Source = in.device
-		if chance(r, 0.03) {
+		if kit.Chance(r, 0.03) {
 			w.ClientName = ""
 		}
 	case "seller":
-		w.Source, w.ClientName = pick(r, []string{"seller-portal", "seller-portal", "seller-public-api"}), ""
+		w.Source, w.ClientName = kit.Pick(r, []string{"seller-portal", "seller-portal", "seller-public-api"}), ""
 	}
-	if chance(r, 0.05) {
+	if kit.Chance(r, 0.05) {
 		w.Source = "" // as before spring 2025
 	}
 	if !in.written {
 		w.IsNewChat, w.ReplySign = true, in.sign
 		w.Message.Attachments = &wireAttachments{GoodCard: in.card()}
-		if chance(r, 0.04) {
+		if kit.Chance(r, 0.04) {
 			w.ReplySign = "" // as on old events
 		}
 	}
@@ -308,7 +310,7 @@ func (c *chatWorld) add(in *chat, w wireEvent, ms int64) *event {
 	in.written = true
 	w.ChatID, w.EventType, w.AddTimestamp = in.id, "message", ms
 	w.AddTime = time.UnixMilli(ms).UTC().Format(time.RFC3339) // cut to seconds, as recorded
-	e := &event{ms: ms, order: c.started, id: w.EventID, chat: in, render: render(w)}
+	e := &event{ms: ms, order: c.started, id: w.EventID, chat: in, render: kit.Render(w)}
 	if w.Message != nil {
 		e.text = w.Message.Text
 		if w.Message.Attachments != nil {
@@ -330,8 +332,8 @@ func (n *chat) card() *wireListing {
 }
 
 func newImage(r *rand.Rand, at time.Time) wireImage {
-	i := wireImage{Date: at.UTC().Format("2006-01-02T15:04:05.000Z07:00"), DownloadID: uuid(r), URL: basketURL(r, "jpg")}
-	if chance(r, 0.1) { // as on old events
+	i := wireImage{Date: at.UTC().Format("2006-01-02T15:04:05.000Z07:00"), DownloadID: kit.UUID(r), URL: basketURL(r, "jpg")}
+	if kit.Chance(r, 0.1) { // as on old events
 		i.Date, i.DownloadID = at.In(moscow).Format("2006-01-02T15:04:05.000Z07:00"), ""
 	}
 	return i
@@ -339,13 +341,13 @@ func newImage(r *rand.Rand, at time.Time) wireImage {
 
 func newFile(r *rand.Rand, at time.Time, name, contentType string, size int) wireFile {
 	return wireFile{
-		ContentType: contentType, Date: at.UTC().Format("2006-01-02T15:04:05.000Z07:00"), DownloadID: uuid(r), Name: name,
+		ContentType: contentType, Date: at.UTC().Format("2006-01-02T15:04:05.000Z07:00"), DownloadID: kit.UUID(r), Name: name,
 		URL: basketURL(r, "pdf"), Size: size,
 	}
 }
 
 func basketURL(r *rand.Rand, kind string) string {
-	return fmt.Sprintf("https://chat-basket-0%d.wbbasket.ru/vol0/part%d/%s/%s/%s.%s", 1+r.IntN(4), 1000+r.IntN(9000), uuid(r), kind, uuid(r), kind)
+	return fmt.Sprintf("https://chat-basket-0%d.wbbasket.ru/vol0/part%d/%s/%s/%s.%s", 1+r.IntN(4), 1000+r.IntN(9000), kit.UUID(r), kind, kit.UUID(r), kind)
 }
 
 // appear puts an event in the feed.
@@ -357,7 +359,7 @@ func (c *chatWorld) appear(e *event) {
 	c.feed = slices.Insert(c.feed, i, e)
 	in := e.chat
 	if in.last == nil && !in.unlisted {
-		c.world.after(e.ms*int64(time.Millisecond)+int64(c.world.spec.ChatsListedAfter), func() {
+		c.world.time.After(e.ms*int64(time.Millisecond)+int64(c.world.spec.ChatsListedAfter), func() {
 			c.order = append(c.order, in)
 			in.listed, c.stale = true, true
 			c.note(in)
@@ -413,7 +415,7 @@ func (w *World) Chats() []Chat {
 	defer w.mu.Unlock()
 	out := []Chat{}
 	for _, n := range w.chat.listed() {
-		out = append(out, Chat{ID: n.id, JSON: render(n.wire())})
+		out = append(out, Chat{ID: n.id, JSON: kit.Render(n.wire())})
 	}
 	return out
 }
@@ -443,8 +445,8 @@ func (w *World) AddEvent(spec EventSpec) Event {
 	if in == nil {
 		in = c.open(c.byHand, spec.ChatID)
 	}
-	said := line{sender: cmp.Or(spec.Sender, "client"), text: cmp.Or(spec.Text, pick(c.byHand, smallTalk))}
-	wire := wireEvent{EventID: uuid(c.byHand), Sender: said.sender, Message: &wireMessage{Text: said.text}, Source: in.device, ClientName: in.client}
+	said := line{sender: cmp.Or(spec.Sender, "client"), text: cmp.Or(spec.Text, kit.Pick(c.byHand, smallTalk))}
+	wire := wireEvent{EventID: kit.UUID(c.byHand), Sender: said.sender, Message: &wireMessage{Text: said.text}, Source: in.device, ClientName: in.client}
 	if said.sender != "client" {
 		wire.Source, wire.ClientName = "seller-portal", ""
 	}

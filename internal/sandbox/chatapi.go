@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // pageHead is everything of an EventsResult but its events. Pointers to raw values tell null from absent.
@@ -56,9 +58,9 @@ func serveEvents(c *call) answer {
 	for i, e := range page {
 		items[i] = e.render
 	}
-	open := append([]byte(`{"result":`), render(head)...)
+	open := append([]byte(`{"result":`), kit.Render(head)...)
 	open = append(open[:len(open)-1], `,"events":[`...) // the events are a field of the same object
-	return answer{status: http.StatusOK, contentType: typeJSON, body: list(open, items, []byte(`]},"errors":null}`))}
+	return answer{Status: http.StatusOK, ContentType: typeJSON, Body: kit.List(open, items, []byte(`]},"errors":null}`))}
 }
 
 // page returns a copy: the feed moves on as soon as the world is unlocked.
@@ -119,7 +121,7 @@ func serveChats(c *call) answer {
 		c.world.chat.shuffle.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	}
 	c.world.mu.Unlock()
-	return jsonAnswer(http.StatusOK, typeJSON, struct {
+	return kit.JSON(http.StatusOK, typeJSON, struct {
 		Result []wireChat `json:"result"`
 		Errors []string   `json:"errors"`
 	}{Result: out})
@@ -187,7 +189,7 @@ func serveMessage(c *call) answer {
 		AddTime int64  `json:"addTime"`
 		ChatID  string `json:"chatID"`
 	}
-	return jsonAnswer(http.StatusOK, typeJSON, struct {
+	return kit.JSON(http.StatusOK, typeJSON, struct {
 		Result result   `json:"result"`
 		Errors []string `json:"errors"`
 	}{result{c.now.UnixMilli(), chatID}, []string{}})
@@ -238,7 +240,7 @@ func (c *chatWorld) reply(sign, text string, files []upload, now time.Time) (cha
 	if in == nil {
 		return "", false
 	}
-	wire := wireEvent{EventID: uuid(c.byHand), Sender: "seller", Source: "seller-public-api", Message: &wireMessage{Text: text}}
+	wire := wireEvent{EventID: kit.UUID(c.byHand), Sender: "seller", Source: "seller-public-api", Message: &wireMessage{Text: text}}
 	var a wireAttachments
 	uploaded := make(map[string]download)
 	for _, f := range files {

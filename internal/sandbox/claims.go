@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Claim is a buyer's claim for a return as the lists show it.
@@ -45,8 +47,8 @@ const claimHistory = claimAge - 24*time.Hour
 type claimWorld struct {
 	world    *World
 	products []product
-	grow     growth
-	change   growth
+	grow     kit.Growth
+	change   kit.Growth
 	r        *rand.Rand // what is claimed
 	fate     *rand.Rand // what becomes of it
 	byHand   *rand.Rand // what tests add
@@ -144,55 +146,55 @@ func (n *claim) left(action string) []string {
 func newClaimWorld(w *World, seed uint64, products []product) *claimWorld {
 	c := &claimWorld{
 		world: w, products: products,
-		r:       stream(seed, "claims "+w.seller.ID),
-		fate:    stream(seed, "fate of claims "+w.seller.ID),
-		byHand:  stream(seed, "claims by hand "+w.seller.ID),
-		shuffle: stream(seed, "order of claims "+w.seller.ID),
-		grow:    growth{r: stream(seed, "claim growth "+w.seller.ID)},
-		change:  growth{r: stream(seed, "claim changes "+w.seller.ID)},
+		r:       kit.Stream(seed, "claims "+w.seller.ID),
+		fate:    kit.Stream(seed, "fate of claims "+w.seller.ID),
+		byHand:  kit.Stream(seed, "claims by hand "+w.seller.ID),
+		shuffle: kit.Stream(seed, "order of claims "+w.seller.ID),
+		grow:    kit.NewGrowth(kit.Stream(seed, "claim growth "+w.seller.ID)),
+		change:  kit.NewGrowth(kit.Stream(seed, "claim changes "+w.seller.ID)),
 		byID:    make(map[string]*claim),
 	}
-	past := stream(seed, "claim history "+w.seller.ID)
+	past := kit.Stream(seed, "claim history "+w.seller.ID)
 	// A quarter as many again are too old to be shown.
-	for _, at := range historyTimes(past, w.spec.Claims/4, w.now-int64(claimAge), w.spec.Span) {
+	for _, at := range kit.HistoryTimes(past, w.spec.Claims/4, w.time.Now-int64(claimAge), w.spec.Span) {
 		c.settle(c.submit(at), at)
 	}
-	for _, at := range historyTimes(past, w.spec.Claims, w.now, min(w.spec.Span, claimHistory)) {
+	for _, at := range kit.HistoryTimes(past, w.spec.Claims, w.time.Now, min(w.spec.Span, claimHistory)) {
 		c.settle(c.submit(at), at)
 	}
 	return c
 }
 
-func (c *claimWorld) growOne() { c.submit(c.grow.step()) }
+func (c *claimWorld) growOne() { c.submit(c.grow.Step()) }
 
 // submit lets a buyer claim something.
 func (c *claimWorld) submit(at int64) *claim {
 	r := c.r
-	n := c.compose(r, uuid(r)[:35], at) // the documented id is a UUID without its last digit
-	if chance(r, 0.15) {
+	n := c.compose(r, kit.UUID(r)[:35], at) // the documented id is a UUID without its last digit
+	if kit.Chance(r, 0.15) {
 		n.wire.ClaimType = 3 // from a chat
 	}
-	if chance(r, 0.1) {
+	if kit.Chance(r, 0.1) {
 		n.inStore = true
 		n.wire.Actions = n.open()
 	}
-	if chance(r, 0.05) {
+	if kit.Chance(r, 0.05) {
 		n.wire.Actions = []string{} // "the claim cannot be processed"
 	}
-	if chance(r, 0.1) {
+	if kit.Chance(r, 0.1) {
 		n.wire.ImtName = nil
 	}
-	if chance(r, 0.03) {
+	if kit.Chance(r, 0.03) {
 		info := imeiMismatch
 		n.wire.OriginIDInfo = &info
 	}
 	for i := range r.IntN(6) {
 		n.wire.Photos = append(n.wire.Photos, fmt.Sprintf("//photos.wbstatic.net/claim/%s/%d.webp", n.wire.ID, i+1))
 	}
-	if chance(r, 0.3) {
+	if kit.Chance(r, 0.3) {
 		n.wire.VideoPaths = append(n.wire.VideoPaths, "//video.wbstatic.net/claim/"+n.wire.ID+"/1.mp4")
 	}
-	if chance(r, 0.2) {
+	if kit.Chance(r, 0.2) {
 		n.wire.Price += 0.5
 	}
 	c.add(n)
@@ -201,11 +203,11 @@ func (c *claimWorld) submit(at int64) *claim {
 
 // compose makes a claim without oddities.
 func (c *claimWorld) compose(r *rand.Rand, id string, at int64) *claim {
-	p := pick(r, c.products)
+	p := kit.Pick(r, c.products)
 	at -= at % int64(time.Microsecond)
 	delivered := at - int64(time.Hour) - r.Int64N(int64(14*24*time.Hour))
 	n := &claim{created: at, updated: at, wire: wireClaim{
-		ID: id, ClaimType: 1, NmID: p.nmID, UserComment: pick(r, complaints), ImtName: &p.name,
+		ID: id, ClaimType: 1, NmID: p.nmID, UserComment: kit.Pick(r, complaints), ImtName: &p.name,
 		OrderDT: wholeSeconds(delivered - r.Int64N(int64(10*24*time.Hour))), DeliveryDT: wholeSeconds(delivered),
 		Photos: []string{}, VideoPaths: []string{}, Price: float64(p.price / 100), CurrencyCode: "643", Srid: orderID(r),
 	}}
@@ -234,7 +236,7 @@ func (c *claimWorld) leaves(n *claim) int64 {
 }
 
 func (c *claimWorld) note(n *claim) {
-	if !c.shown(n, c.world.now) {
+	if !c.shown(n, c.world.time.Now) {
 		c.world.note(KindClaim, n.wire.ID, nil, 0)
 		return
 	}
@@ -245,14 +247,14 @@ func (c *claimWorld) note(n *claim) {
 func (n *claim) draw() {
 	n.wire.DT = time.Unix(0, n.created).In(moscow).Format(claimTime)
 	n.wire.DTUpdate = time.Unix(0, n.updated).In(moscow).Format(claimTime)
-	n.render = render(n.wire)
+	n.render = kit.Render(n.wire)
 }
 
 // settle decides what the history did with a claim until the epoch.
 func (c *claimWorld) settle(n *claim, at int64) {
 	for range 3 {
 		at += int64(time.Minute) + int64(c.fate.ExpFloat64()*float64(3*24*time.Hour))
-		if at >= c.world.now || !n.changeable() {
+		if at >= c.world.time.Now || !n.changeable() {
 			return
 		}
 		c.move(n, at)
@@ -262,13 +264,13 @@ func (c *claimWorld) settle(n *claim, at int64) {
 // changeOne lets something become of one of the claims that are shown. It looks for one by chance, not through all of
 // them: a world that has not been looked at for days makes up for many changes.
 func (c *claimWorld) changeOne() {
-	at := c.change.step()
+	at := c.change.Step()
 	for !c.world.spec.ClaimAgeByUpdate && c.old < len(c.all) && !c.shown(c.all[c.old], at) {
 		c.old++
 	}
 	young := c.all[c.old:]
 	for range min(len(young), 100) {
-		if n := pick(c.fate, young); c.shown(n, at) && n.changeable() {
+		if n := kit.Pick(c.fate, young); c.shown(n, at) && n.changeable() {
 			c.move(n, at)
 			return
 		}
@@ -282,18 +284,18 @@ func (n *claim) changeable() bool {
 
 // move is the next step in a claim's life. The world's own steps may leave dt_update as it was.
 func (c *claimWorld) move(n *claim, at int64) {
-	still := chance(c.fate, c.world.spec.StillClaimChanges)
-	switch again := chance(c.fate, 0.5); {
+	still := kit.Chance(c.fate, c.world.spec.StillClaimChanges)
+	switch again := kit.Chance(c.fate, 0.5); {
 	case !n.archived && len(n.wire.Actions) == 0:
 		n.wire.Actions = n.open() // it can be processed now
 	case !n.archived:
-		c.decide(n, pick(c.fate, n.wire.Actions), "")
+		c.decide(n, kit.Pick(c.fate, n.wire.Actions), "")
 	case n.wire.Status == claimRefused && again:
 		c.reopen(n)
 	case n.wire.Status == claimRefused:
 		c.decide(n, n.left("reject1")[0], "")
 	default:
-		n.wire.StatusEx = pick(c.fate, []int{goodsReturned, goodsDisposed})
+		n.wire.StatusEx = kit.Pick(c.fate, []int{goodsReturned, goodsDisposed})
 	}
 	c.touch(n, at, still)
 }
@@ -333,7 +335,7 @@ func (w *World) Claims() []Claim {
 	defer w.mu.Unlock()
 	out := []Claim{}
 	for _, n := range w.claims.all {
-		if w.claims.shown(n, w.now) {
+		if w.claims.shown(n, w.time.Now) {
 			out = append(out, n.view())
 		}
 	}
@@ -356,7 +358,7 @@ func (w *World) AddClaim(spec ClaimSpec) (Claim, error) {
 	if spec.Created.IsZero() {
 		spec.Created = now
 	}
-	n := c.compose(c.byHand, cmp.Or(spec.ID, uuid(c.byHand)[:35]), spec.Created.UnixNano())
+	n := c.compose(c.byHand, cmp.Or(spec.ID, kit.UUID(c.byHand)[:35]), spec.Created.UnixNano())
 	if c.byID[n.wire.ID] != nil {
 		return Claim{}, fmt.Errorf("claim %s exists", n.wire.ID)
 	}
@@ -407,7 +409,7 @@ func (w *World) TouchClaim(id string, fields map[string]any) error {
 	}
 	return w.alterClaim(id, func(c *claimWorld, n *claim, _ int64) error {
 		var wire wireClaim // its own copy: what is read half must not stay
-		if err := json.Unmarshal(render(n.wire), &wire); err != nil {
+		if err := json.Unmarshal(kit.Render(n.wire), &wire); err != nil {
 			return fmt.Errorf("touch claim %s: %w", id, err)
 		}
 		dec := json.NewDecoder(bytes.NewReader(text))

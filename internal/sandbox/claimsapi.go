@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // claimProblem is an error of the returns service itself.
@@ -64,7 +66,7 @@ func (c *call) readClaimQuery() (claimQuery, error) {
 func serveClaims(c *call) answer {
 	q, err := c.readClaimQuery()
 	if err != nil {
-		return jsonAnswer(http.StatusBadRequest, typeProblem, claimProblem{
+		return kit.JSON(http.StatusBadRequest, typeProblem, claimProblem{
 			Title: "Invalid query params", Detail: "Failed to deserialize query string: " + err.Error(), RequestID: c.sandbox.requestUUID(),
 		})
 	}
@@ -72,7 +74,7 @@ func serveClaims(c *call) answer {
 	items, total := c.world.claims.page(q, c.quirks.ClaimOrder, c.now.UnixNano())
 	c.world.mu.Unlock()
 	tail := `],"total":` + strconv.Itoa(total) + `}`
-	return answer{status: http.StatusOK, contentType: typeJSON, body: list([]byte(`{"claims":[`), items, []byte(tail))}
+	return answer{Status: http.StatusOK, ContentType: typeJSON, Body: kit.List([]byte(`{"claims":[`), items, []byte(tail))}
 }
 
 // page returns rendered claims, and how many match without limit and offset.
@@ -117,7 +119,7 @@ const typePatchProblem = "application/json; charset=utf-8"
 // servePatchClaim answers PATCH /api/v1/claim: 200 without a body.
 func servePatchClaim(c *call) answer {
 	bad := func(detail string) answer {
-		return jsonAnswer(http.StatusBadRequest, typePatchProblem, claimProblem{
+		return kit.JSON(http.StatusBadRequest, typePatchProblem, claimProblem{
 			Title: "Validation error", Detail: "Input model is not valid; Details: " + detail, RequestID: c.sandbox.connectionID(),
 		})
 	}
@@ -153,7 +155,7 @@ func servePatchClaim(c *call) answer {
 	if refused != "" {
 		return bad(refused)
 	}
-	return answer{status: http.StatusOK}
+	return answer{Status: http.StatusOK}
 }
 
 // patch carries a well-formed answer out, or says why not: the document has no other refusals than 400.

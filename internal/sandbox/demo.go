@@ -2,10 +2,10 @@ package sandbox
 
 import "time"
 
-// Demo is the configuration behind `syncd demo`: two sellers with some days of history, and so lively that together they
-// get a new chat event about every 2 s, a new question about every 5 s, an answer now and then, a new claim about every
-// 20 s and a change of one about every 10 s, a new feedback about every 8 s and a change of one about every 10 s, and a new
-// pin about every 30 s. Mint their tokens with [Sandbox.MintToken]; the default of [TokenSpec] is a
+// Demo is the configuration behind `syncd demo`: a seller with some days of history, and so lively that it gets a new chat
+// event about every 4 s, a new question about every 10 s, an answer now and then, a new claim about every 40 s and a change
+// of one about every 20 s, a new feedback about every 15 s and a change of one about every 20 s, and a new pin about every
+// minute. Mint its tokens with [Sandbox.MintToken]; the default of [TokenSpec] is a
 // Personal token for everything.
 func Demo(seed uint64) Config {
 	lively := WorldSpec{
@@ -35,7 +35,6 @@ func Demo(seed uint64) Config {
 		Seed: seed,
 		Sellers: []Seller{
 			{Name: "ИП Соколова М. А.", World: lively},
-			{Name: "ООО «Северный дом»", World: lively},
 		},
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // download is a file of a message.
@@ -22,7 +24,7 @@ func (c *chatWorld) keep(a *wireAttachments, ms int64) {
 	for _, i := range a.Images {
 		if i.DownloadID != "" {
 			// Photos of 20 to 300 kB: the event does not tell.
-			c.downloads[i.DownloadID] = download{contentType: "image/jpeg", size: 20_000 + stream(0, i.DownloadID).IntN(280_000), ms: ms}
+			c.downloads[i.DownloadID] = download{contentType: "image/jpeg", size: 20_000 + kit.Stream(0, i.DownloadID).IntN(280_000), ms: ms}
 		}
 	}
 	for _, f := range a.Files {
@@ -38,7 +40,7 @@ func (d download) bytes(id string) []byte {
 	if d.data != nil {
 		return d.data
 	}
-	r := stream(0, "file "+id)
+	r := kit.Stream(0, "file "+id)
 	out := append(make([]byte, 0, d.size+8), beginnings[d.contentType]...)
 	for len(out) < d.size {
 		out = binary.NativeEndian.AppendUint64(out, r.Uint64())
@@ -63,18 +65,18 @@ func serveDownload(c *call) answer {
 	case !known:
 		a := c.sandbox.chatProblem(http.StatusBadRequest, "invalid fileID")
 		a.Title = "invalid fileID" // here it is not the status' text
-		return jsonAnswer(http.StatusBadRequest, typeJSON, a)
+		return kit.JSON(http.StatusBadRequest, typeJSON, a)
 	case c.now.Sub(time.UnixMilli(file.ms)) < spec.ModerateFilesFor:
-		return jsonAnswer(http.StatusAccepted, typeJSON, struct {
+		return kit.JSON(http.StatusAccepted, typeJSON, struct {
 			State string `json:"moderationState"`
 			Retry int    `json:"retrySeconds"`
 		}{"pending", retrySeconds})
-	case chance(stream(0, "moderation of "+id), spec.RefusedFiles):
+	case kit.Chance(kit.Stream(0, "moderation of "+id), spec.RefusedFiles):
 		a := c.sandbox.chatProblem(http.StatusUnavailableForLegalReasons, "moderation error")
 		a.Title, a.Error = "Unavailable for Legal Reasons", "" // as documented, in small letters and without an error
-		return jsonAnswer(http.StatusUnavailableForLegalReasons, typeProblem, a)
+		return kit.JSON(http.StatusUnavailableForLegalReasons, typeProblem, a)
 	}
-	return answer{status: http.StatusOK, contentType: file.contentType, body: [][]byte{file.bytes(id)}}
+	return answer{Status: http.StatusOK, ContentType: file.contentType, Body: [][]byte{file.bytes(id)}}
 }
 
 // routeName is how [routes] and the statistics call a request.

@@ -1,17 +1,15 @@
 package sandbox
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
-// variants are the forms of the fault kinds that have several; the first is the default.
-var variants = map[FaultKind][]string{
+// faultKinds are the kinds that there are, and the forms of those that have several; the first is the default.
+var faultKinds = map[FaultKind][]string{
 	Fault401:         {"withdrawn", "malformed", "expired", "scope"},
 	Fault403:         {"denial", "gateway", "envelope", "base_token", "requirements", "pins"},
 	FaultRateLimited: {"limiter", "gateway", "global", "bare"},
@@ -20,15 +18,10 @@ var variants = map[FaultKind][]string{
 	Fault503:         {"html", "problem", "json", "empty"},
 	Fault504:         {"html", "problem", "json", "empty"},
 	FaultOther200:    {"html", "empty"},
-	FaultBadEntry:    {"not_object", "null", "no_id", "empty_id", "deep", "huge"},
-}
-
-// form is the variant, or the default one.
-func (f Fault) form() string {
-	if forms := variants[f.Kind]; f.Variant == "" && len(forms) > 0 {
-		return forms[0]
-	}
-	return f.Variant
+	FaultBadEntry:    kit.BadEntries,
+	Fault402:         nil, Fault404: nil, Fault413: nil, Fault422: nil, FaultReset: nil, FaultHang: nil, FaultLostAnswer: nil,
+	FaultResetMidBody: nil, FaultTruncated: nil, FaultSlowBody: nil, FaultErrorIn200: nil, FaultContentType: nil, FaultGzip: nil,
+	FaultBOM: nil, FaultOversize: nil,
 }
 
 // statusOf are the kinds that are an answer with a status.
@@ -43,7 +36,7 @@ var statusOf = map[FaultKind]int{
 func (s *Sandbox) faultAnswer(g Group, f *Fault, form Denial, now time.Time) answer {
 	switch f.Kind {
 	case Fault401:
-		switch f.form() {
+		switch f.Variant {
 		case "scope":
 			return s.denied(g, Denial401, now)
 		case "malformed": // the document's example
@@ -55,7 +48,7 @@ func (s *Sandbox) faultAnswer(g Group, f *Fault, form Denial, now time.Time) ans
 	case Fault402:
 		return paymentRequired()
 	case Fault403:
-		return s.forbidden(g, f.form(), form, now)
+		return s.forbidden(g, f.Variant, form, now)
 	case Fault404:
 		return s.pathNotFound(now)
 	case Fault413:
@@ -64,10 +57,10 @@ func (s *Sandbox) faultAnswer(g Group, f *Fault, form Denial, now time.Time) ans
 		if g == GroupFeedbacks {
 			return s.envelopeError(http.StatusUnprocessableEntity, errText)
 		}
-		return jsonAnswer(http.StatusUnprocessableEntity, typeProblem, s.gateway(http.StatusUnprocessableEntity,
+		return kit.JSON(http.StatusUnprocessableEntity, typeProblem, s.gateway(http.StatusUnprocessableEntity,
 			"unprocessable entity", "request cannot be processed", "ag-marketplace", now))
 	}
-	return s.broken(statusOf[f.Kind], f.form(), now)
+	return s.broken(statusOf[f.Kind], f.Variant, now)
 }
 
 // forbidden are the 403s that were documented or recorded.
@@ -75,7 +68,7 @@ func (s *Sandbox) forbidden(g Group, variant string, form Denial, now time.Time)
 	gateway := func(detail, code, origin string) answer {
 		p := s.gateway(http.StatusForbidden, "forbidden", detail, origin, now)
 		p.Code = code
-		return jsonAnswer(http.StatusForbidden, typeProblem, p)
+		return kit.JSON(http.StatusForbidden, typeProblem, p)
 	}
 	switch variant {
 	case "gateway":
@@ -96,18 +89,18 @@ func (s *Sandbox) forbidden(g Group, variant string, form Denial, now time.Time)
 func (s *Sandbox) broken(status int, variant string, now time.Time) answer {
 	switch variant {
 	case "problem":
-		return jsonAnswer(status, typeProblem, s.gateway(status, strings.ToLower(http.StatusText(status)),
+		return kit.JSON(status, typeProblem, s.gateway(status, strings.ToLower(http.StatusText(status)),
 			"internal service error, retry later", "ag-marketplace", now))
 	case "json":
-		return jsonAnswer(status, typeJSON, map[string]any{"code": status, "message": "internal service error, retry later"})
+		return kit.JSON(status, typeJSON, map[string]any{"code": status, "message": "internal service error, retry later"})
 	case "empty":
-		return answer{status: status}
+		return answer{Status: status}
 	}
 	if status == http.StatusOK {
-		return answer{status: status, contentType: typeHTML, body: [][]byte{[]byte("<!DOCTYPE html><html><head>" +
+		return answer{Status: status, ContentType: typeHTML, Body: [][]byte{[]byte("<!DOCTYPE html><html><head>" +
 			"<title>Wildberries</title></head><body><h1>Ведутся технические работы</h1></body></html>\n")}}
 	}
-	return gatewayPage(status)
+	return kit.GatewayPage(status)
 }
 
 // limiterText is what a 429 of a variant says.
@@ -121,87 +114,9 @@ func limiterText(variant, seller string, l limited) (detail, origin string) {
 	return "limited by " + l.limiter, "s2s-api-auth-catalog"
 }
 
-// Sizes of what is too big.
-const (
-	oversize    = 64 << 20 // bytes of an answer
-	deepNesting = 20_000
-	hugeEntry   = 5 << 20 // bytes
+// listNames are the fields that hold the lists of all answers, idNames those of their entries' ids. An event has a chatID
+// too, which is not its own.
+var (
+	listNames = []string{"events", "result", "questions", "feedbacks", "claims", "data"}
+	idNames   = []string{"eventID", "chatID", "pinId", "id"}
 )
-
-// padded is an answer made huge by white space, of which JSON allows any amount. It comes first, so that no reader can be
-// done before it.
-func padded(body []byte) [][]byte {
-	chunk := bytes.Repeat([]byte(" "), 1<<20)
-	out := slices.Repeat([][]byte{chunk}, oversize/len(chunk))
-	return append(out, body)
-}
-
-// spoilEntry spoils the entry in the middle of the answer's list. An answer without entries stays as it is.
-func spoilEntry(body []byte, variant string) []byte {
-	spans := entries(body)
-	if len(spans) == 0 {
-		return body
-	}
-	at := spans[len(spans)/2]
-	return slices.Concat(body[:at.from], badEntry(body[at.from:at.to], variant), body[at.to:])
-}
-
-// span is where something is in an answer.
-type span struct{ from, to int }
-
-// listNames are the fields that hold the lists of all answers.
-var listNames = []json.Token{"events", "result", "questions", "feedbacks", "claims", "data"}
-
-// entries finds the elements of an answer's list.
-func entries(body []byte) []span {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	for field := json.Token(nil); ; {
-		token, err := dec.Token()
-		if err != nil {
-			return nil // no list, or an item put there by a test that is no JSON
-		}
-		if token == json.Delim('[') && slices.Contains(listNames, field) {
-			break
-		}
-		field = token
-	}
-	var out []span
-	for dec.More() {
-		var element json.RawMessage
-		if dec.Decode(&element) != nil {
-			return nil
-		}
-		end := int(dec.InputOffset())
-		out = append(out, span{end - len(element), end})
-	}
-	return out
-}
-
-// idNames are the names of the entries' ids. An event has a chatID too, which is not its own.
-var idNames = []string{"eventID", "chatID", "pinId", "id"}
-
-func badEntry(entry []byte, variant string) []byte {
-	switch variant {
-	case "not_object":
-		return []byte(`"odd"`)
-	case "null":
-		return []byte(`null`)
-	}
-	var fields map[string]json.RawMessage
-	if json.Unmarshal(entry, &fields) != nil {
-		return entry
-	}
-	id := idNames[max(0, slices.IndexFunc(idNames, func(name string) bool { return fields[name] != nil }))]
-	switch variant {
-	case "no_id":
-		delete(fields, id)
-	case "empty_id":
-		fields[id] = json.RawMessage(`""`)
-	case "deep": // encoding/json itself would refuse it
-		deep := strings.Repeat("[", deepNesting) + strings.Repeat("]", deepNesting)
-		return fmt.Appendf(nil, `{"extra":%s,%s`, deep, entry[1:])
-	case "huge":
-		return fmt.Appendf(nil, `{"extra":"%s",%s`, strings.Repeat("x", hugeEntry), entry[1:])
-	}
-	return render(fields)
-}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Feedback is a feedback as the lists show it.
@@ -130,7 +132,7 @@ func (f *feedbackWorld) sayByHand(n *feedback, spec FeedbackSpec) *content {
 	}
 	c.addPhotos(f.byHand, spec.Photos)
 	if c.text == "" {
-		c.text = pick(f.byHand, pools[true].sentences)
+		c.text = kit.Pick(f.byHand, pools[true].sentences)
 	}
 	if spec.Text != "" {
 		c.text = spec.Text

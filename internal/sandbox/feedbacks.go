@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // States of a feedback and of its answer (OpenAPI document; rejectedAntispam is only known from clients).
@@ -34,8 +36,8 @@ const (
 type feedbackWorld struct {
 	world  *World
 	goods  []*goods
-	grow   growth     // new ones
-	shift  growth     // changes of those that are there
+	grow   kit.Growth // new ones
+	shift  kit.Growth // changes of those that are there
 	r      *rand.Rand // who writes about what
 	fate   *rand.Rand // when it appears and is answered
 	change *rand.Rand // what shift does
@@ -94,22 +96,22 @@ func compareFeedbacks(a, b *feedback) int {
 func newFeedbackWorld(w *World, seed uint64, products []product) *feedbackWorld {
 	f := &feedbackWorld{
 		world:  w,
-		goods:  newGoods(stream(seed, "goods "+w.seller.ID), products),
-		r:      stream(seed, "feedbacks "+w.seller.ID),
-		fate:   stream(seed, "fate of feedbacks "+w.seller.ID),
-		change: stream(seed, "changes of feedbacks "+w.seller.ID),
-		byHand: stream(seed, "feedbacks by hand "+w.seller.ID),
-		grow:   growth{r: stream(seed, "feedback growth "+w.seller.ID)},
-		shift:  growth{r: stream(seed, "feedback changes "+w.seller.ID)},
+		goods:  newGoods(kit.Stream(seed, "goods "+w.seller.ID), products),
+		r:      kit.Stream(seed, "feedbacks "+w.seller.ID),
+		fate:   kit.Stream(seed, "fate of feedbacks "+w.seller.ID),
+		change: kit.Stream(seed, "changes of feedbacks "+w.seller.ID),
+		byHand: kit.Stream(seed, "feedbacks by hand "+w.seller.ID),
+		grow:   kit.NewGrowth(kit.Stream(seed, "feedback growth "+w.seller.ID)),
+		shift:  kit.NewGrowth(kit.Stream(seed, "feedback changes "+w.seller.ID)),
 		byID:   make(map[string]*feedback, w.spec.Feedbacks),
 	}
-	for _, at := range historyTimes(stream(seed, "feedback history "+w.seller.ID), w.spec.Feedbacks, w.now, w.spec.FeedbackSpan) {
+	for _, at := range kit.HistoryTimes(kit.Stream(seed, "feedback history "+w.seller.ID), w.spec.Feedbacks, w.time.Now, w.spec.FeedbackSpan) {
 		f.write(at)
 	}
 	return f
 }
 
-func (f *feedbackWorld) growOne() { f.write(f.grow.step()) }
+func (f *feedbackWorld) growOne() { f.write(f.grow.Step()) }
 
 // recentFeedbacks is how many feedbacks, counted from the newest, buyers still supplement.
 const recentFeedbacks = 200
@@ -117,7 +119,7 @@ const recentFeedbacks = 200
 // write lets a buyer write something: sometimes a supplement, which is a new feedback linked with the first one.
 func (f *feedbackWorld) write(at int64) {
 	n := f.compose(f.r, at)
-	supplement, back := chance(f.r, 0.04), 1+f.r.IntN(recentFeedbacks)
+	supplement, back := kit.Chance(f.r, 0.04), 1+f.r.IntN(recentFeedbacks)
 	if supplement && back <= len(f.all) {
 		f.link(f.all[len(f.all)-back], n)
 	}
@@ -128,9 +130,9 @@ func (f *feedbackWorld) write(at int64) {
 // compose draws a feedback without oddities.
 func (f *feedbackWorld) compose(r *rand.Rand, at int64) *feedback {
 	return &feedback{
-		id: questionID(r), created: at, seed: r.Uint64(), goods: pick(r, f.goods),
-		rating: pick(r, ratings), order: pick(r, orderShares), worded: !chance(r, 0.25),
-		viewed: chance(r, 0.3), returnable: chance(r, 0.4),
+		id: questionID(r), created: at, seed: r.Uint64(), goods: kit.Pick(r, f.goods),
+		rating: kit.Pick(r, ratings), order: kit.Pick(r, orderShares), worded: !kit.Chance(r, 0.25),
+		viewed: kit.Chance(r, 0.3), returnable: kit.Chance(r, 0.4),
 	}
 }
 
@@ -152,10 +154,10 @@ func (f *feedbackWorld) add(n *feedback) {
 // settle decides when a feedback appears and when it will be answered.
 func (f *feedbackWorld) settle(n *feedback) {
 	spec := f.world.spec
-	late := lateness(f.fate, spec.LateFeedbacks, spec.IndexedLateBy)
-	unseen := chance(f.fate, spec.AnsweredUnseen)
-	willAnswer := chance(f.fate, spec.AnswerShare)
-	bothers := chance(f.fate, 0.25) // to answer those who gave only a rating
+	late := kit.Lateness(f.fate, spec.LateFeedbacks, spec.IndexedLateBy)
+	unseen := kit.Chance(f.fate, spec.AnsweredUnseen)
+	willAnswer := kit.Chance(f.fate, spec.AnswerShare)
+	bothers := kit.Chance(f.fate, 0.25) // to answer those who gave only a rating
 	wait := int64(f.fate.ExpFloat64() * float64(spec.AnswerAfter))
 	delay := 1 + f.fate.Int64N(int64(time.Minute)) // how long an answer at once takes
 	verdict := drawVerdict(f.fate, spec.ModerateAfter)
@@ -171,11 +173,11 @@ func (f *feedbackWorld) settle(n *feedback) {
 	switch {
 	case unseen:
 		shown = max(shown, n.created+delay)
-		f.world.after(n.created+delay/2, reply(n.created+delay/2))
-	case willAnswer && (n.worded || bothers) && (!f.world.atRest || n.created+wait <= f.world.now):
-		f.world.after(n.created+wait, reply(n.created+wait))
+		f.world.time.After(n.created+delay/2, reply(n.created+delay/2))
+	case willAnswer && (n.worded || bothers) && (!f.world.atRest || n.created+wait <= f.world.time.Now):
+		f.world.time.After(n.created+wait, reply(n.created+wait))
 	}
-	f.world.after(shown, func() {
+	f.world.time.After(shown, func() {
 		n.indexed = true
 		f.show(n)
 	})
@@ -256,16 +258,16 @@ func (f *feedbackWorld) alter(n *feedback, apply func()) {
 // reply gives an answer. Whoever answers has seen the feedback. Then the marketplace looks at the answer, unless moderated
 // says that this would be after the end of history and nothing happens any more.
 func (f *feedbackWorld) reply(n *feedback, text string, at int64, v verdict, moderated bool) {
-	a := &reply{text: text, state: replyInReview, at: at, editable: f.world.now-at < int64(editWindow)}
+	a := &reply{text: text, state: replyInReview, at: at, editable: f.world.time.Now-at < int64(editWindow)}
 	f.alter(n, func() { n.viewed, n.answer = true, a })
 	f.moderate(n, a, at+v.after, v.state, moderated)
 }
 
 func (f *feedbackWorld) moderate(n *feedback, a *reply, at int64, state string, moderated bool) {
-	if !moderated && at > f.world.now {
+	if !moderated && at > f.world.time.Now {
 		return
 	}
-	f.world.after(at, func() {
+	f.world.time.After(at, func() {
 		if n.answer == a { // it may have been taken away
 			f.alter(n, func() { a.state = state })
 		}
@@ -285,8 +287,8 @@ func (f *feedbackWorld) edit(n *feedback, text string, now int64, v verdict) boo
 
 // changeOne lets something happen to a feedback that is there. What does not apply to it becomes a look at it by the seller.
 func (f *feedbackWorld) changeOne() {
-	at := f.shift.step()
-	kind, old, place, v := f.change.IntN(10), chance(f.change, 0.3), f.change.Float64(), drawVerdict(f.change, f.world.spec.ModerateAfter)
+	at := f.shift.Step()
+	kind, old, place, v := f.change.IntN(10), kit.Chance(f.change, 0.3), f.change.Float64(), drawVerdict(f.change, f.world.spec.ModerateAfter)
 	if len(f.all) == 0 {
 		return
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Texts of feedbacks-api's errors about feedbacks, from the OpenAPI document's examples.
@@ -101,7 +103,7 @@ func serveArchive(c *call) answer {
 
 func feedbackList(head string, items [][]byte) answer {
 	tail := `]},"error":false,"errorText":"","additionalErrors":null}`
-	return answer{status: http.StatusOK, contentType: typeJSON, body: list([]byte(head), items, []byte(tail))}
+	return answer{Status: http.StatusOK, ContentType: typeJSON, Body: kit.List([]byte(head), items, []byte(tail))}
 }
 
 // noise is what changes the links of an answer, if they are to change.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // goods is a product with what only feedbacks show of it.
@@ -20,8 +22,8 @@ type goods struct {
 func newGoods(r *rand.Rand, products []product) []*goods {
 	out := make([]*goods, len(products))
 	for i, p := range products {
-		s := pick(r, subjects)
-		out[i] = &goods{product: p, color: pick(r, colors), subject: s.name, subjectID: s.id}
+		s := kit.Pick(r, subjects)
+		out[i] = &goods{product: p, color: kit.Pick(r, colors), subject: s.name, subjectID: s.id}
 	}
 	return out
 }
@@ -47,39 +49,39 @@ func (n *feedback) said() content {
 	}
 	r := rand.New(rand.NewPCG(n.seed, 1))
 	c := content{
-		user: pick(r, buyerNames), fits: "", shk: 10_000_000_000 + r.IntN(30_000_000_000), signature: r.Uint64(),
-		bought: n.created - int64(3*24*time.Hour) - r.Int64N(int64(20*24*time.Hour)), reply: pick(r, thanks),
+		user: kit.Pick(r, buyerNames), fits: "", shk: 10_000_000_000 + r.IntN(30_000_000_000), signature: r.Uint64(),
+		bought: n.created - int64(3*24*time.Hour) - r.Int64N(int64(20*24*time.Hour)), reply: kit.Pick(r, thanks),
 	}
 	happy := n.rating > 3
 	if !happy {
-		c.reply = pick(r, apologies)
+		c.reply = kit.Pick(r, apologies)
 	}
 	if n.goods.size != "0" {
-		c.fits = pick(r, []string{"ok", "ok", "ok", "smaller", "bigger"})
+		c.fits = kit.Pick(r, []string{"ok", "ok", "ok", "smaller", "bigger"})
 	}
-	if chance(r, 0.01) {
+	if kit.Chance(r, 0.01) {
 		c.bought = 0
 	}
-	if chance(r, 0.5) {
+	if kit.Chance(r, 0.5) {
 		c.bables = draw(r, pools[happy].tags, 1+r.IntN(3))
 	}
 	if !n.worded {
 		return c
 	}
-	c.text = strings.Join(draw(r, pools[happy].sentences, 1+r.IntN(6)), pick(r, []string{" ", " ", " ", "\n"}))
-	if chance(r, 0.6) {
+	c.text = strings.Join(draw(r, pools[happy].sentences, 1+r.IntN(6)), kit.Pick(r, []string{" ", " ", " ", "\n"}))
+	if kit.Chance(r, 0.6) {
 		c.pros = strings.Join(draw(r, prosOfGoods, 1+r.IntN(3)), ", ")
 	}
-	if chance(r, 0.4) {
+	if kit.Chance(r, 0.4) {
 		c.cons = strings.Join(draw(r, consOfGoods, 1+r.IntN(2)), ", ")
 	}
-	if chance(r, 0.5) {
+	if kit.Chance(r, 0.5) {
 		c.addPhotos(r, 1+r.IntN(3))
 	}
-	if chance(r, 0.05) {
-		c.video, c.seconds = fmt.Sprintf("https://videofeedback0%d.wbbasket.ru/%s/", 1+r.IntN(3), uuid(r)), 3+r.IntN(50)
+	if kit.Chance(r, 0.05) {
+		c.video, c.seconds = fmt.Sprintf("https://videofeedback0%d.wbbasket.ru/%s/", 1+r.IntN(3), kit.UUID(r)), 3+r.IntN(50)
 	}
-	if chance(r, 0.1) && len(c.photos) > 0 {
+	if kit.Chance(r, 0.1) && len(c.photos) > 0 {
 		c.text = "" // photos alone make it more than a rating
 	}
 	return c
@@ -96,7 +98,7 @@ func (c *content) addPhotos(r *rand.Rand, n int) {
 func draw(r *rand.Rand, from []string, n int) []string {
 	out := make([]string, 0, n)
 	for len(out) < n {
-		if s := pick(r, from); !slices.Contains(out, s) {
+		if s := kit.Pick(r, from); !slices.Contains(out, s) {
 			out = append(out, s)
 		}
 	}
@@ -211,7 +213,7 @@ func (f *feedbackWorld) render(n *feedback, noise uint64) []byte {
 	if f.extended {
 		w.ProductDetails.NewField = newFieldValue
 	}
-	item := render(w)
+	item := kit.Render(w)
 	if n.hand != nil && len(n.hand.edits) > 0 {
 		item = edited(item, n.hand.edits)
 	}
@@ -263,7 +265,7 @@ func edited(item []byte, edits []edit) []byte {
 		}
 		at[e.path[len(e.path)-1]] = decoded(e.value)
 	}
-	return render(root)
+	return kit.Render(root)
 }
 
 func decoded(raw []byte) any {

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"unicode/utf8"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Texts of the errors of a return, from the OpenAPI document's examples.
@@ -78,7 +80,7 @@ func serveEditReply(c *call) answer {
 func (c *call) replyWith(do func(f *feedbackWorld, n *feedback, text string, v verdict)) answer {
 	id, text, refused := readReply(c.r)
 	if refused != "" {
-		return jsonAnswer(http.StatusBadRequest, typeJSON, fbProblem{
+		return kit.JSON(http.StatusBadRequest, typeJSON, fbProblem{
 			Title: "bad request", RequestID: c.sandbox.requestHex(), Origin: "fbapi", Detail: refused,
 		})
 	}
@@ -88,7 +90,7 @@ func (c *call) replyWith(do func(f *feedbackWorld, n *feedback, text string, v v
 		do(f, n, text, drawVerdict(f.byHand, f.world.spec.ModerateAfter))
 	}
 	c.world.mu.Unlock()
-	return answer{status: http.StatusNoContent}
+	return answer{Status: http.StatusNoContent}
 }
 
 // serveReturn answers POST /api/v1/feedbacks/order/return.

@@ -1,6 +1,10 @@
 package sandbox
 
-import "time"
+import (
+	"time"
+
+	"syncd/internal/sandbox/kit"
+)
 
 // payment is what a request owes.
 type payment struct {
@@ -45,9 +49,9 @@ func (w *World) pay(p payment) (remaining int, refusal *limited) {
 		})
 	}
 	retry, reset := b.refuse(p.now, p.roundDown)
-	if p.drain != nil && p.drain.form() == "bare" {
+	if p.drain != nil && p.drain.Variant == "bare" {
 		b.notBefore = time.Time{} // it was not told
 	}
-	limiter := uuid(stream(0, w.seller.ID+string(p.key.group)+string(p.key.kind))) // one id per limiter, as in the example
+	limiter := kit.UUID(kit.Stream(0, w.seller.ID+string(p.key.group)+string(p.key.kind))) // one id per limiter, as in the example
 	return 0, &limited{retry: retry, reset: reset, burst: b.limit.Burst, limiter: limiter}
 }

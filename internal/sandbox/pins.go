@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Pin is a pinned feedback, or one that the marketplace has unpinned.
@@ -54,8 +56,8 @@ const (
 // pinWorld is the pins of one seller. The World's mutex guards it.
 type pinWorld struct {
 	world  *World
-	grow   growth     // new ones
-	shift  growth     // pins that are taken off
+	grow   kit.Growth // new ones
+	shift  kit.Growth // pins that are taken off
 	r      *rand.Rand // what is pinned
 	change *rand.Rand // what shift does
 	ids    *rand.Rand
@@ -84,11 +86,11 @@ type place struct {
 func newPinWorld(w *World, seed uint64) *pinWorld {
 	p := &pinWorld{
 		world:    w,
-		grow:     growth{r: stream(seed, "pin growth "+w.seller.ID)},
-		shift:    growth{r: stream(seed, "pin changes "+w.seller.ID)},
-		r:        stream(seed, "pins "+w.seller.ID),
-		change:   stream(seed, "changes of pins "+w.seller.ID),
-		ids:      stream(seed, "pin ids "+w.seller.ID),
+		grow:     kit.NewGrowth(kit.Stream(seed, "pin growth "+w.seller.ID)),
+		shift:    kit.NewGrowth(kit.Stream(seed, "pin changes "+w.seller.ID)),
+		r:        kit.Stream(seed, "pins "+w.seller.ID),
+		change:   kit.Stream(seed, "changes of pins "+w.seller.ID),
+		ids:      kit.Stream(seed, "pin ids "+w.seller.ID),
 		total:    max(15, 2*w.spec.Pins),
 		perPlace: max(2, 2*w.spec.Pins),
 	}
@@ -100,13 +102,13 @@ func newPinWorld(w *World, seed uint64) *pinWorld {
 	var history []pinning
 	for _, i := range p.r.Perm(w.spec.Feedbacks)[:w.spec.Pins] {
 		n := w.feedbacks.all[i]
-		history = append(history, pinning{n, n.created + p.r.Int64N(max(1, w.now-n.created))})
+		history = append(history, pinning{n, n.created + p.r.Int64N(max(1, w.time.Now-n.created))})
 	}
 	slices.SortFunc(history, func(a, b pinning) int { return cmp.Or(cmp.Compare(a.at, b.at), compareFeedbacks(a.of, b.of)) })
 	for _, h := range history {
-		n := p.pin(h.of, pick(p.r, pinMethods), pick(p.r, pinPlaces), h.at)
-		if chance(p.r, 0.3) {
-			p.unpin(n, pick(p.r, unpinCauses), h.at+p.r.Int64N(max(1, w.now-h.at)))
+		n := p.pin(h.of, kit.Pick(p.r, pinMethods), kit.Pick(p.r, pinPlaces), h.at)
+		if kit.Chance(p.r, 0.3) {
+			p.unpin(n, kit.Pick(p.r, unpinCauses), h.at+p.r.Int64N(max(1, w.time.Now-h.at)))
 		}
 	}
 	return p
@@ -128,7 +130,7 @@ func (p *pinWorld) pin(of *feedback, method, on string, at int64) *pin {
 }
 
 func (p *pinWorld) note(n *pin) {
-	p.world.note(KindPin, strconv.Itoa(n.id), func() []byte { return render(n.wire()) }, 0)
+	p.world.note(KindPin, strconv.Itoa(n.id), func() []byte { return kit.Render(n.wire()) }, 0)
 }
 
 // unpin is the marketplace taking a pin off.
@@ -148,14 +150,14 @@ func (p *pinWorld) remove(n *pin) {
 func (p *pinWorld) excluded(of *feedback) {
 	for _, n := range p.pins {
 		if n.of == of && n.cause == "" {
-			p.unpin(n, CauseExcluded, p.world.now)
+			p.unpin(n, CauseExcluded, p.world.time.Now)
 		}
 	}
 }
 
 // growOne pins a recent feedback. If there is no room, the marketplace makes some.
 func (p *pinWorld) growOne() {
-	at, method, on, back := p.grow.step(), pick(p.r, pinMethods), pick(p.r, pinPlaces), p.r.IntN(recentFeedbacks)
+	at, method, on, back := p.grow.Step(), kit.Pick(p.r, pinMethods), kit.Pick(p.r, pinPlaces), p.r.IntN(recentFeedbacks)
 	all := p.world.feedbacks.all
 	for i := len(all) - 1 - min(back, len(all)-1); i >= 0 && i < len(all); i++ {
 		n := all[i]
@@ -175,7 +177,7 @@ func (p *pinWorld) growOne() {
 
 // changeOne takes a pin off, or pins again what the marketplace has unpinned.
 func (p *pinWorld) changeOne() {
-	at, which, bySeller, cause := p.shift.step(), p.change.Float64(), chance(p.change, 0.5), pick(p.change, unpinCauses)
+	at, which, bySeller, cause := p.shift.Step(), p.change.Float64(), kit.Chance(p.change, 0.5), kit.Pick(p.change, unpinCauses)
 	if len(p.pins) == 0 {
 		return
 	}
@@ -241,7 +243,7 @@ func (w *World) Pins() []Pin {
 }
 
 func (n *pin) view() Pin {
-	return Pin{ID: n.id, FeedbackID: n.of.id, Pinned: n.cause == "", Changed: time.Unix(0, n.changed), JSON: render(n.wire())}
+	return Pin{ID: n.id, FeedbackID: n.of.id, Pinned: n.cause == "", Changed: time.Unix(0, n.changed), JSON: kit.Render(n.wire())}
 }
 
 // AddPin pins a feedback without regard to limits.
@@ -269,7 +271,7 @@ func (w *World) AutoUnpin(id int, cause string) error {
 	if !slices.Contains(unpinCauses, cause) {
 		return fmt.Errorf("cause %q: there are %q", cause, unpinCauses)
 	}
-	return w.onPin(id, func(n *pin) { w.pins.unpin(n, cause, w.now) })
+	return w.onPin(id, func(n *pin) { w.pins.unpin(n, cause, w.time.Now) })
 }
 
 func (w *World) onPin(id int, do func(n *pin)) error {

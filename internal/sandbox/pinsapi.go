@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // maxPins is the most items in a page of pins, and in the body of a request about them.
@@ -52,13 +54,13 @@ type pinProblem struct {
 const pinOrigin = "pin-open-api"
 
 func (s *Sandbox) pinError(status int, title, detail string) answer {
-	return jsonAnswer(status, typeJSON, pinProblem{Status: status, Title: title, Detail: detail, RequestID: s.requestHex(), Origin: pinOrigin})
+	return kit.JSON(status, typeJSON, pinProblem{Status: status, Title: title, Detail: detail, RequestID: s.requestHex(), Origin: pinOrigin})
 }
 
 func (s *Sandbox) requestHex() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return hexID(s.ids, 16)
+	return kit.HexID(s.ids, 16)
 }
 
 // pinFilter are the conditions that list and count have in common.
@@ -153,7 +155,7 @@ func servePins(c *call) answer {
 	}
 	c.world.mu.Unlock()
 	out.Data = page
-	return jsonAnswer(http.StatusOK, typeJSON, out)
+	return kit.JSON(http.StatusOK, typeJSON, out)
 }
 
 // servePinCount answers GET /api/feedbacks/v1/pins/count.
@@ -170,7 +172,7 @@ func servePinCount(c *call) answer {
 		}
 	}
 	c.world.mu.Unlock()
-	return jsonAnswer(http.StatusOK, typeJSON, pinData{Data: total})
+	return kit.JSON(http.StatusOK, typeJSON, pinData{Data: total})
 }
 
 // wireLimit is schema openapi.SellerLimit.
@@ -193,7 +195,7 @@ func servePinLimits(c *call) answer {
 		data.Subscription, data.Tariff = p.limit(bySubscription), p.limit(byTariff)
 	}
 	c.world.mu.Unlock()
-	return jsonAnswer(http.StatusOK, typeJSON, pinData{Data: data})
+	return kit.JSON(http.StatusOK, typeJSON, pinData{Data: data})
 }
 
 func (p *pinWorld) limit(method string) *wireLimit {
@@ -259,7 +261,7 @@ func servePin(c *call) answer {
 		out[i].PinID = id
 	}
 	c.world.mu.Unlock()
-	return jsonAnswer(http.StatusOK, typeJSON, pinData{Data: out})
+	return kit.JSON(http.StatusOK, typeJSON, pinData{Data: out})
 }
 
 // order pins one feedback, or says why not.
@@ -296,5 +298,5 @@ func serveUnpin(c *call) answer {
 		}
 	}
 	c.world.mu.Unlock()
-	return jsonAnswer(http.StatusOK, typeJSON, pinData{Data: unpinned})
+	return kit.JSON(http.StatusOK, typeJSON, pinData{Data: unpinned})
 }

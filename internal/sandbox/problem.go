@@ -1,13 +1,13 @@
 package sandbox
 
 import (
-	"encoding/hex"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 const (
@@ -47,14 +47,14 @@ func (s *Sandbox) gateway(status int, title, detail, origin string, now time.Tim
 	return problem{
 		Title: title, Detail: detail, Origin: origin, Status: status, StatusText: http.StatusText(status),
 		Timestamp: now.UTC().Format(time.RFC3339),
-		RequestID: hexID(s.ids, 16),
+		RequestID: kit.HexID(s.ids, 16),
 		// In the form of recorded codes: "461a0b83d6bd a53a3d31f8b003bce 8d7a4aaab17a".
-		Code: "461a0b83d6bd " + hexID(s.ids, 6) + " " + hexID(s.ids, 6),
+		Code: "461a0b83d6bd " + kit.HexID(s.ids, 6) + " " + kit.HexID(s.ids, 6),
 	}
 }
 
 func (s *Sandbox) unauthorized(detail string, now time.Time) answer {
-	return jsonAnswer(http.StatusUnauthorized, typeProblem,
+	return kit.JSON(http.StatusUnauthorized, typeProblem,
 		s.gateway(http.StatusUnauthorized, "unauthorized", detail, "s2s-api-auth-catalog", now))
 }
 
@@ -67,7 +67,7 @@ func (s *Sandbox) denied(g Group, form Denial, now time.Time) answer {
 	if g == GroupChat {
 		origin = "s2s-api-auth-chatx" // as recorded
 	}
-	return jsonAnswer(http.StatusUnauthorized, typeProblem,
+	return kit.JSON(http.StatusUnauthorized, typeProblem,
 		s.gateway(http.StatusUnauthorized, "unauthorized", "token scope not allowed", origin, now))
 }
 
@@ -78,35 +78,35 @@ func (s *Sandbox) readOnly(g Group, form Denial, now time.Time) answer {
 	}
 	p := s.gateway(http.StatusForbidden, "Forbidden", "scope is not allowed for this resource", "ag-marketplace", now)
 	p.RequestID, p.Code = s.requestUUID(), "" // the documented example has a UUID and no code
-	return jsonAnswer(http.StatusForbidden, typeProblem, p)
+	return kit.JSON(http.StatusForbidden, typeProblem, p)
 }
 
 // tooManyRequests: fault is what drained the bucket, if one did.
 func (s *Sandbox) tooManyRequests(now time.Time, l limited, seller string, fault *Fault) answer {
 	variant := ""
 	if fault != nil {
-		variant = fault.form()
+		variant = fault.Variant
 	}
 	detail, origin := limiterText(variant, seller, l)
-	a := jsonAnswer(http.StatusTooManyRequests, typeProblem,
+	a := kit.JSON(http.StatusTooManyRequests, typeProblem,
 		s.gateway(http.StatusTooManyRequests, "too many requests", detail, origin, now))
-	a.header = map[string]string{
+	a.Header = map[string]string{
 		"X-Ratelimit-Retry": strconv.Itoa(l.retry),
 		"X-Ratelimit-Limit": strconv.Itoa(l.burst),
 		"X-Ratelimit-Reset": strconv.Itoa(l.reset),
 	}
 	if variant == "gateway" {
-		a.header["X-Ratelimit-Remaining"] = "0" // documents have it on all other statuses only
+		a.Header["X-Ratelimit-Remaining"] = "0" // documents have it on all other statuses only
 	}
 	if variant == "bare" {
-		a.header = nil
+		a.Header = nil
 	}
 	return a
 }
 
 // pathNotFound is the documented 404 for a bad URL, which names neither request nor origin.
 func (s *Sandbox) pathNotFound(now time.Time) answer {
-	return jsonAnswer(http.StatusNotFound, typeJSON, problem{
+	return kit.JSON(http.StatusNotFound, typeJSON, problem{
 		Title: "path not found", Detail: "Please consult the https://dev.wildberries.ru/openapi/api-information",
 		Status: http.StatusNotFound, StatusText: http.StatusText(http.StatusNotFound),
 		Timestamp: now.UTC().Format(time.RFC3339),
@@ -124,7 +124,7 @@ type envelope struct {
 
 // envelopeError is an error of feedbacks-api itself, one of the OpenAPI document's examples.
 func (s *Sandbox) envelopeError(status int, text string) answer {
-	return jsonAnswer(status, typeJSON, envelope{Error: true, ErrorText: text, RequestID: s.requestUUID()})
+	return kit.JSON(status, typeJSON, envelope{Error: true, ErrorText: text, RequestID: s.requestUUID()})
 }
 
 // chatProblem is an error of the chat service (examples at seller/events and seller/message).
@@ -139,20 +139,20 @@ type chatProblem struct {
 
 // chatError: seller/events sends it as application/json, seller/message as application/problem+json.
 func (s *Sandbox) chatError(status int, contentType, text string) answer {
-	return jsonAnswer(status, contentType, s.chatProblem(status, text))
+	return kit.JSON(status, contentType, s.chatProblem(status, text))
 }
 
 func (s *Sandbox) chatProblem(status int, text string) chatProblem {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return chatProblem{
-		Status: status, Title: http.StatusText(status), Origin: "proxy-chats", Detail: text, RequestID: hexID(s.ids, 16), Error: text,
+		Status: status, Title: http.StatusText(status), Origin: "proxy-chats", Detail: text, RequestID: kit.HexID(s.ids, 16), Error: text,
 	}
 }
 
 // paymentRequired is the 402 for services of the catalog, word by word.
 func paymentRequired() answer {
-	return jsonAnswer(http.StatusPaymentRequired, typeProblem, struct {
+	return kit.JSON(http.StatusPaymentRequired, typeProblem, struct {
 		Title  string `json:"title"`
 		Detail string `json:"detail"`
 	}{"payment required", "wb solution for business has insufficient funds on its balance. please top up the balance in the " +
@@ -161,7 +161,7 @@ func paymentRequired() answer {
 
 // tooLarge is the 413 that the general document has for all methods; its body is a guess.
 func (s *Sandbox) tooLarge(now time.Time) answer {
-	return jsonAnswer(http.StatusRequestEntityTooLarge, typeProblem, s.gateway(http.StatusRequestEntityTooLarge,
+	return kit.JSON(http.StatusRequestEntityTooLarge, typeProblem, s.gateway(http.StatusRequestEntityTooLarge,
 		"request entity too large", "request body is too large", "ag-marketplace", now))
 }
 
@@ -169,30 +169,11 @@ func (s *Sandbox) tooLarge(now time.Time) answer {
 func (s *Sandbox) connectionID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return "0HN" + strings.ToUpper(hexID(s.ids, 5)) + ":" + fmt.Sprintf("%08X", 1+s.ids.IntN(16))
+	return "0HN" + strings.ToUpper(kit.HexID(s.ids, 5)) + ":" + fmt.Sprintf("%08X", 1+s.ids.IntN(16))
 }
 
 func (s *Sandbox) requestUUID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return uuid(s.ids)
-}
-
-// uuid draws a version 4 UUID.
-func uuid(r *rand.Rand) string {
-	b := randomBytes(r, 16)
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
-
-// hexID draws n bytes in hexadecimal.
-func hexID(r *rand.Rand, n int) string { return hex.EncodeToString(randomBytes(r, n)) }
-
-func randomBytes(r *rand.Rand, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(r.Uint32())
-	}
-	return b
+	return kit.UUID(s.ids)
 }

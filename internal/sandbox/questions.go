@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Question is a question as the lists show it.
@@ -47,7 +49,7 @@ const editWindow = 60 * 24 * time.Hour
 type questionWorld struct {
 	world    *World
 	products []product
-	grow     growth
+	grow     kit.Growth
 	r        *rand.Rand // what is asked
 	fate     *rand.Rand // when it appears and is answered
 	byHand   *rand.Rand // what tests and API calls add
@@ -111,32 +113,32 @@ type wireProduct struct {
 func newQuestionWorld(w *World, seed uint64, products []product) *questionWorld {
 	q := &questionWorld{
 		world: w, products: products,
-		r:      stream(seed, "questions "+w.seller.ID),
-		fate:   stream(seed, "fate of questions "+w.seller.ID),
-		byHand: stream(seed, "questions by hand "+w.seller.ID),
-		grow:   growth{r: stream(seed, "question growth "+w.seller.ID)},
+		r:      kit.Stream(seed, "questions "+w.seller.ID),
+		fate:   kit.Stream(seed, "fate of questions "+w.seller.ID),
+		byHand: kit.Stream(seed, "questions by hand "+w.seller.ID),
+		grow:   kit.NewGrowth(kit.Stream(seed, "question growth "+w.seller.ID)),
 		byID:   make(map[string]*question),
 	}
-	times := historyTimes(stream(seed, "question history "+w.seller.ID), w.spec.Questions, w.now, w.spec.Span)
+	times := kit.HistoryTimes(kit.Stream(seed, "question history "+w.seller.ID), w.spec.Questions, w.time.Now, w.spec.Span)
 	for _, at := range times {
 		q.ask(at)
 	}
 	return q
 }
 
-func (q *questionWorld) growOne() { q.ask(q.grow.step()) }
+func (q *questionWorld) growOne() { q.ask(q.grow.Step()) }
 
 // ask lets a buyer ask something, and settles when it appears and when it will be answered.
 func (q *questionWorld) ask(at int64) {
 	n := q.compose(q.r, at)
 	spec := q.world.spec
-	late := lateness(q.fate, spec.LateQuestions, spec.IndexedLateBy)
-	unseen := chance(q.fate, spec.AnsweredUnseen)
-	willAnswer := chance(q.fate, spec.AnswerShare)
+	late := kit.Lateness(q.fate, spec.LateQuestions, spec.IndexedLateBy)
+	unseen := kit.Chance(q.fate, spec.AnsweredUnseen)
+	willAnswer := kit.Chance(q.fate, spec.AnswerShare)
 	wait := int64(q.fate.ExpFloat64() * float64(spec.AnswerAfter))
 	delay := 1 + q.fate.Int64N(int64(time.Minute)) // how long an answer at once takes
 	text, state := n.reply, stateAnswered
-	if chance(q.fate, 0.06) {
+	if kit.Chance(q.fate, 0.06) {
 		text, state = rejection, stateRejected
 	}
 
@@ -151,18 +153,18 @@ func (q *questionWorld) ask(at int64) {
 	switch {
 	case unseen:
 		shown = max(shown, at+delay)
-		q.world.after(at+delay/2, reply(at+delay/2))
-	case willAnswer && (!q.world.atRest || at+wait <= q.world.now):
-		q.world.after(at+wait, reply(at+wait))
+		q.world.time.After(at+delay/2, reply(at+delay/2))
+	case willAnswer && (!q.world.atRest || at+wait <= q.world.time.Now):
+		q.world.time.After(at+wait, reply(at+wait))
 	}
-	q.world.after(shown, func() { q.show(n) })
+	q.world.time.After(shown, func() { q.show(n) })
 }
 
 func (q *questionWorld) compose(r *rand.Rand, at int64) *question {
-	about := pick(r, askings)
+	about := kit.Pick(r, askings)
 	n := &question{
-		id: questionID(r), created: at, text: about.question, reply: about.answer, product: pick(r, q.products), state: stateNew,
-		viewed: chance(r, 0.3), warned: chance(r, 0.01),
+		id: questionID(r), created: at, text: about.question, reply: about.answer, product: kit.Pick(r, q.products), state: stateNew,
+		viewed: kit.Chance(r, 0.3), warned: kit.Chance(r, 0.01),
 	}
 	q.add(n)
 	return n
@@ -192,7 +194,7 @@ func (q *questionWorld) draw(n *question) {
 	if q.extended {
 		w.ProductDetails.NewField = newFieldValue
 	}
-	n.render = render(w)
+	n.render = kit.Render(w)
 }
 
 func nanoTime(ns int64) string { return time.Unix(0, ns).UTC().Format(time.RFC3339Nano) }
@@ -249,7 +251,7 @@ func (q *questionWorld) answer(n *question, text, state string, at int64) {
 	q.change(n, func() {
 		n.state, n.viewed, n.answered = state, true, at
 		// What becomes of `editable` when the 60 days are over is not documented: here it stays as it was at the epoch.
-		n.answer = &wireAnswer{Text: text, Editable: q.world.now-at < int64(editWindow), CreateDate: nanoTime(at)}
+		n.answer = &wireAnswer{Text: text, Editable: q.world.time.Now-at < int64(editWindow), CreateDate: nanoTime(at)}
 	})
 }
 
@@ -309,7 +311,7 @@ func (w *World) AddQuestion(spec QuestionSpec) (Question, error) {
 	}
 	n := &question{
 		id: cmp.Or(spec.ID, questionID(q.byHand)), created: spec.Created.UnixNano(),
-		text: cmp.Or(spec.Text, pick(q.byHand, askings).question), product: pick(q.byHand, q.products), state: stateNew,
+		text: cmp.Or(spec.Text, kit.Pick(q.byHand, askings).question), product: kit.Pick(q.byHand, q.products), state: stateNew,
 	}
 	if q.byID[n.id] != nil {
 		return Question{}, fmt.Errorf("question %s exists", n.id)

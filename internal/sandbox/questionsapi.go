@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Texts of feedbacks-api's errors, from the OpenAPI document's examples.
@@ -25,7 +27,7 @@ const (
 const maxTake = 10_000
 
 func ok(data any) answer {
-	return jsonAnswer(http.StatusOK, typeJSON, envelope{Data: data})
+	return kit.JSON(http.StatusOK, typeJSON, envelope{Data: data})
 }
 
 func (c *call) bad(text string) answer { return c.sandbox.envelopeError(http.StatusBadRequest, text) }
@@ -117,7 +119,7 @@ func serveQuestions(c *call) answer {
 
 	head := `{"data":{"countUnanswered":` + strconv.Itoa(unanswered) + `,"countArchive":` + strconv.Itoa(archive) + `,"questions":[`
 	tail := `]},"error":false,"errorText":"","additionalErrors":null}`
-	return answer{status: http.StatusOK, contentType: typeJSON, body: list([]byte(head), items, []byte(tail))}
+	return answer{Status: http.StatusOK, ContentType: typeJSON, Body: kit.List([]byte(head), items, []byte(tail))}
 }
 
 // page returns rendered questions: those of one list, a window and an article, ordered, without the first skip of them.

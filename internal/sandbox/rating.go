@@ -4,6 +4,8 @@ import (
 	"math"
 	"net/http"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // serveRating answers GET /api/common/v1/rating, which only Service tokens may ask. The real rating weighs feedbacks by
@@ -25,7 +27,7 @@ func serveRating(c *call) answer {
 	if data.Count > 0 {
 		data.Rating = math.Round(100*float64(sum)/float64(data.Count)) / 100
 	}
-	return jsonAnswer(http.StatusOK, typeJSON, data)
+	return kit.JSON(http.StatusOK, typeJSON, data)
 }
 
 // wrongType answers a token of a type for which the method is not (general document, response 403).
@@ -33,5 +35,5 @@ func (s *Sandbox) wrongType(kind tokenKind, now time.Time) answer {
 	detail := string(kind) + " token is not allowed"
 	p := s.gateway(http.StatusForbidden, "forbidden", detail, "s2s-common", now)
 	p.Code = detail + " for this path"
-	return jsonAnswer(http.StatusForbidden, typeProblem, p)
+	return kit.JSON(http.StatusForbidden, typeProblem, p)
 }

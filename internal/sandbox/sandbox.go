@@ -4,10 +4,11 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Config describes the sandbox. The zero value of a field means the default its comment gives.
@@ -57,12 +58,11 @@ type Sandbox struct {
 	key         *ecdsa.PrivateKey
 	worlds      []*World
 	byID        map[string]*World
+	faults      *kit.Faults
 
 	mu       sync.Mutex // guards the rest; never held together with a World's
 	quirks   Quirks
-	ids      *rand.Rand // request ids and error codes
-	dice     *rand.Rand // faults by rate
-	faults   []*Fault
+	ids      *rand.Rand        // request ids and error codes
 	verified map[string]claims // tokens whose signature was checked: only our own get in, so it is bounded
 	counts   counts
 }
@@ -83,18 +83,18 @@ func New(cfg Config) (*Sandbox, error) {
 		key:         key,
 		byID:        make(map[string]*World),
 		quirks:      cfg.Quirks,
-		ids:         stream(cfg.Seed, "request ids"),
-		dice:        stream(cfg.Seed, "faults"),
+		ids:         kit.Stream(cfg.Seed, "request ids"),
+		faults:      kit.NewFaults(faultKinds, kit.Stream(cfg.Seed, "faults")),
 		verified:    make(map[string]claims),
 		counts:      counts{paths: make(map[string]int64)},
 	}
 	problems := []error{cfg.Quirks.validate()}
 	for i, seller := range cfg.Sellers {
 		if seller.ID == "" {
-			seller.ID = uuid(stream(cfg.Seed, fmt.Sprintf("seller %d", i)))
+			seller.ID = kit.UUID(kit.Stream(cfg.Seed, fmt.Sprintf("seller %d", i)))
 		}
 		if seller.Name == "" {
-			seller.Name = pick(stream(cfg.Seed, "name "+seller.ID), supplierNames)
+			seller.Name = kit.Pick(kit.Stream(cfg.Seed, "name "+seller.ID), supplierNames)
 		}
 		if s.byID[seller.ID] != nil {
 			problems = append(problems, fmt.Errorf("seller %d: id %s is taken", i, seller.ID))
@@ -133,12 +133,4 @@ func (s *Sandbox) currentQuirks() Quirks {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.quirks
-}
-
-// stream is the generator for one purpose. Each purpose has its own, so that more of one thing (a new kind of item, a
-// fault) does not change what another one draws.
-func stream(seed uint64, purpose string) *rand.Rand {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(purpose)) // a hash does not fail
-	return rand.New(rand.NewPCG(seed, h.Sum64()))
 }

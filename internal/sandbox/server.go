@@ -1,13 +1,13 @@
 package sandbox
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // route is one method of the API.
@@ -64,21 +64,14 @@ type call struct {
 	now     time.Time
 }
 
-// answer is a response before anything is written, so that a fault can still spoil it.
-type answer struct {
-	status      int
-	contentType string
-	header      map[string]string
-	// body is in pieces: pages are put together from items rendered long ago, without copying them.
-	body [][]byte
-}
+type answer = kit.Answer
 
 // Handler serves the whole marketplace: all API hosts, and the sandbox's own control under /_sandbox/.
 func (s *Sandbox) Handler() http.Handler { return http.HandlerFunc(s.serveHTTP) }
 
 func (s *Sandbox) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, controlPrefix) {
-		s.serveControl(w, r)
+		s.faults.Control(w, r, controlPrefix, func() any { return s.Stats() })
 		return
 	}
 	now := time.Now()
@@ -90,7 +83,7 @@ func (s *Sandbox) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	rt, ok := routes[name]
 	if !ok {
 		s.count(func(c *counts) { c.notFound++ })
-		send(w, s.pathNotFound(now))
+		kit.Send(w, s.pathNotFound(now))
 		return
 	}
 	s.count(func(c *counts) { c.paths[name]++ })
@@ -98,10 +91,10 @@ func (s *Sandbox) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	token, world, refusal := s.authenticate(r, now)
 	if refusal != nil {
 		s.count(func(c *counts) { c.unauthorized++ })
-		send(w, *refusal)
+		kit.Send(w, *refusal)
 		return
 	}
-	drain := s.takeFault(world.seller.ID, r.URL.Path, true)
+	drain := s.faults.Take(world.seller.ID, r.URL.Path, ofBudget)
 	remaining, limited := world.pay(payment{
 		key:       bucketKey{group: s.bucketOf(rt, token.kind()), kind: token.kind()},
 		limit:     limitOf(rt, token.kind()),
@@ -111,23 +104,23 @@ func (s *Sandbox) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		roundDown: quirks.RetryRoundsDown,
 	})
 	if limited != nil {
-		send(w, s.tooManyRequests(now, *limited, world.seller.ID, drain))
+		kit.Send(w, s.tooManyRequests(now, *limited, world.seller.ID, drain))
 		return
 	}
 	w.Header().Set("X-Ratelimit-Remaining", strconv.Itoa(remaining))
 
 	switch {
 	case rt.serviceOnly && token.kind() != kindService:
-		send(w, s.wrongType(token.kind(), now))
+		kit.Send(w, s.wrongType(token.kind(), now))
 		return
 	case !token.allows(rt.scope):
-		send(w, s.denied(rt.group, quirks.Denial, now))
+		kit.Send(w, s.denied(rt.group, quirks.Denial, now))
 		return
 	case rt.write && token.S&scopeReadOnly != 0:
-		send(w, s.readOnly(rt.group, quirks.Denial, now))
+		kit.Send(w, s.readOnly(rt.group, quirks.Denial, now))
 		return
 	}
-	fault := s.takeFault(world.seller.ID, r.URL.Path, false)
+	fault := s.faults.Take(world.seller.ID, r.URL.Path, func(k FaultKind) bool { return !ofBudget(k) })
 	if fault != nil && s.spoilBefore(w, r, rt.group, fault, quirks.Denial, now) {
 		return
 	}
@@ -136,7 +129,7 @@ func (s *Sandbox) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		spoilAnswer(w, r, rt.group, fault, a)
 		return
 	}
-	send(w, a)
+	kit.Send(w, a)
 }
 
 // authenticate finds out whose request it is. A request that belongs to nobody pays nothing: there is no bucket.
@@ -184,71 +177,11 @@ func limitOf(rt route, kind tokenKind) Limit {
 	return l.full
 }
 
-// send writes an answer that nothing has spoilt.
-func send(w http.ResponseWriter, a answer) {
-	writeHead(w, a, size(a.body))
-	for _, piece := range a.body {
-		if _, err := w.Write(piece); err != nil {
-			return // the client has gone; there is nobody to tell
-		}
-	}
-}
-
-func writeHead(w http.ResponseWriter, a answer, length int) {
-	h := w.Header()
-	for k, v := range a.header {
-		h.Set(k, v)
-	}
-	if a.contentType != "" { // an answer without a body has none
-		h.Set("Content-Type", a.contentType)
-	}
-	h.Set("Content-Length", strconv.Itoa(length))
-	w.WriteHeader(a.status)
-}
-
-func size(pieces [][]byte) int {
-	n := 0
-	for _, p := range pieces {
-		n += len(p)
-	}
-	return n
-}
-
-func jsonAnswer(status int, contentType string, v any) answer {
-	return answer{status: status, contentType: contentType, body: [][]byte{render(v)}}
-}
-
-// render encodes without HTML escapes: texts are full of quotation marks and ampersands, and the real ones are not escaped.
-func render(v any) []byte {
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		panic(fmt.Sprintf("sandbox: encode %T: %v", v, err)) // our own structs always encode
-	}
-	return []byte(strings.TrimSuffix(b.String(), "\n"))
-}
-
-// list puts rendered items between a head and a tail, with commas.
-func list(head []byte, items [][]byte, tail []byte) [][]byte {
-	pieces := make([][]byte, 0, 2*len(items)+2)
-	pieces = append(pieces, head)
-	for i, item := range items {
-		if i > 0 {
-			pieces = append(pieces, comma)
-		}
-		pieces = append(pieces, item)
-	}
-	return append(pieces, tail)
-}
-
-var comma = []byte{','}
-
 // servePing answers the connection check (general document, 2026-07-23). Calling it by program is forbidden by its text;
 // [Stats.Pings] tells who does.
 func servePing(c *call) answer {
 	c.sandbox.count(func(n *counts) { n.pings++ })
-	return jsonAnswer(http.StatusOK, typeJSON, struct {
+	return kit.JSON(http.StatusOK, typeJSON, struct {
 		TS     string
 		Status string
 	}{c.now.In(moscow).Format(time.RFC3339), "OK"})

@@ -3,6 +3,8 @@ package sandbox
 import (
 	"fmt"
 	"math/rand/v2"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // product is something a seller sells.
@@ -25,13 +27,13 @@ func newProducts(r *rand.Rand, supplier string) []product {
 	for i, n := range r.Perm(len(productNames)) {
 		p := product{
 			nmID: 10_000_000 + r.IntN(400_000_000), imtID: 10_000_000 + r.IntN(300_000_000),
-			name: productNames[n], brand: pick(r, brandNames), article: fmt.Sprintf("%d%s", 10_000+r.IntN(90_000), pick(r, articleEnds)),
-			supplier: supplier, size: pick(r, sizes), price: 100 * (199 + r.IntN(8000)),
+			name: productNames[n], brand: kit.Pick(r, brandNames), article: fmt.Sprintf("%d%s", 10_000+r.IntN(90_000), kit.Pick(r, articleEnds)),
+			supplier: supplier, size: kit.Pick(r, sizes), price: 100 * (199 + r.IntN(8000)),
 		}
 		switch { // as in the document's examples
-		case chance(r, 0.1):
+		case kit.Chance(r, 0.1):
 			p.supplier = ""
-		case chance(r, 0.1):
+		case kit.Chance(r, 0.1):
 			p.supplier = " " + supplier
 		}
 		out[i] = p

@@ -14,6 +14,8 @@ import (
 	"math/big"
 	"strings"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // Token types, the values of the claim `acc` (api-information, "About the token").
@@ -121,18 +123,18 @@ func (s *Sandbox) MintToken(spec TokenSpec) string {
 	if spec.Expires.IsZero() {
 		spec.Expires = s.epoch.Add(tokenLife)
 	}
-	r := stream(s.seed, fmt.Sprintf("token %s %d %d %d %s", spec.Seller, spec.Acc, spec.Scopes, spec.Expires.Unix(), spec.For))
+	r := kit.Stream(s.seed, fmt.Sprintf("token %s %d %d %d %s", spec.Seller, spec.Acc, spec.Scopes, spec.Expires.Unix(), spec.For))
 	if spec.For == "" {
 		switch spec.Acc {
 		case AccPersonal:
 			spec.For = "self"
 		case AccService:
-			spec.For = "asid:" + uuid(r)
+			spec.For = "asid:" + kit.UUID(r)
 		}
 	}
 	owner := 1_000_000 + r.IntN(9_000_000)
 	c := claims{
-		ID: uuid(r), S: spec.Scopes, Sid: spec.Seller, Exp: spec.Expires.Unix(), Acc: spec.Acc, T: spec.Acc == AccTest,
+		ID: kit.UUID(r), S: spec.Scopes, Sid: spec.Seller, Exp: spec.Expires.Unix(), Acc: spec.Acc, T: spec.Acc == AccTest,
 		For: spec.For, Ent: 1, Iid: owner, Oid: owner, Uid: owner,
 	}
 	signed := segment(map[string]string{"alg": "ES256", "kid": "20250904v1", "typ": "JWT"}) + "." + segment(c.with(spec.Payload))
@@ -145,7 +147,7 @@ func (c claims) with(fields map[string]any) any {
 		return c
 	}
 	var all map[string]any
-	dec := json.NewDecoder(bytes.NewReader(render(c)))
+	dec := json.NewDecoder(bytes.NewReader(kit.Render(c)))
 	dec.UseNumber()
 	if err := dec.Decode(&all); err != nil {
 		panic(fmt.Sprintf("sandbox: read token: %v", err)) // it was just written

@@ -1,14 +1,14 @@
 package sandbox
 
 import (
-	"container/heap"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"syncd/internal/sandbox/kit"
 )
 
 // WorldSpec says what a seller's buyers write and how the marketplace shows it. Without any of the fields named …Every the
@@ -186,10 +186,8 @@ type World struct {
 	atRest bool
 
 	mu         sync.Mutex // guards the rest
-	now        int64      // up to where things have happened, in nanoseconds; never goes back
-	agenda     agenda
-	rhythms    []rhythm
-	journal    *journal // nil: none is kept
+	time       kit.Timeline
+	journal    *kit.Journal // nil: none is kept
 	chat       *chatWorld
 	questions  *questionWorld
 	feedbacks  *feedbackWorld
@@ -205,27 +203,27 @@ func newWorld(seller Seller, seed uint64, epoch time.Time) *World {
 		seller:  seller,
 		spec:    spec,
 		atRest:  spec.atRest(),
-		now:     epoch.UnixNano(),
+		time:    kit.Timeline{Now: epoch.UnixNano()},
 		buckets: make(map[bucketKey]*bucket),
 	}
 	if spec.Journal {
-		w.journal = &journal{open: make(map[journalKey]int)}
+		w.journal = kit.NewJournal()
 	}
-	products := newProducts(stream(seed, "products "+seller.ID), seller.Name)
+	products := newProducts(kit.Stream(seed, "products "+seller.ID), seller.Name)
 	w.chat = newChatWorld(w, seed, products)
 	w.questions = newQuestionWorld(w, seed, products)
 	w.feedbacks = newFeedbackWorld(w, seed, products)
 	w.pins = newPinWorld(w, seed)
 	w.claims = newClaimWorld(w, seed, products)
-	w.rhythm(&w.chat.grow, spec.EventEvery, w.chat.growOne)
-	w.rhythm(&w.questions.grow, spec.QuestionEvery, w.questions.growOne)
-	w.rhythm(&w.feedbacks.grow, spec.FeedbackEvery, w.feedbacks.growOne)
-	w.rhythm(&w.feedbacks.shift, spec.FeedbackChangeEvery, w.feedbacks.changeOne)
-	w.rhythm(&w.pins.grow, spec.PinEvery, w.pins.growOne)
-	w.rhythm(&w.pins.shift, spec.PinChangeEvery, w.pins.changeOne)
-	w.rhythm(&w.claims.grow, spec.ClaimEvery, w.claims.growOne)
-	w.rhythm(&w.claims.change, spec.ClaimChangeEvery, w.claims.changeOne)
-	w.rhythm(&w.chat.resign, spec.ReplySignEvery, w.chat.resignOne)
+	w.time.Rhythm(&w.chat.grow, spec.EventEvery, w.chat.growOne)
+	w.time.Rhythm(&w.questions.grow, spec.QuestionEvery, w.questions.growOne)
+	w.time.Rhythm(&w.feedbacks.grow, spec.FeedbackEvery, w.feedbacks.growOne)
+	w.time.Rhythm(&w.feedbacks.shift, spec.FeedbackChangeEvery, w.feedbacks.changeOne)
+	w.time.Rhythm(&w.pins.grow, spec.PinEvery, w.pins.growOne)
+	w.time.Rhythm(&w.pins.shift, spec.PinChangeEvery, w.pins.changeOne)
+	w.time.Rhythm(&w.claims.grow, spec.ClaimEvery, w.claims.growOne)
+	w.time.Rhythm(&w.claims.change, spec.ClaimChangeEvery, w.claims.changeOne)
+	w.time.Rhythm(&w.chat.resign, spec.ReplySignEvery, w.chat.resignOne)
 	return w
 }
 
@@ -238,129 +236,5 @@ func (w *World) Name() string { return w.seller.Name }
 // lock takes the world's mutex and lets happen what is due. The caller unlocks.
 func (w *World) lock(now time.Time) {
 	w.mu.Lock()
-	w.advance(now.UnixNano())
+	w.time.Advance(now.UnixNano())
 }
-
-func (w *World) advance(to int64) {
-	for {
-		next := to + 1
-		var happen func()
-		if len(w.agenda.due) > 0 && w.agenda.due[0].at < next {
-			next, happen = w.agenda.due[0].at, w.agenda.runFirst
-		}
-		for _, rh := range w.rhythms {
-			if rh.on && rh.next < next {
-				next, happen = rh.next, rh.do
-			}
-		}
-		if happen == nil {
-			w.now = max(w.now, to)
-			return
-		}
-		w.now = max(w.now, next)
-		happen()
-	}
-}
-
-// after plans something. What is due already happens at once, which the building of history relies on.
-func (w *World) after(at int64, do func()) {
-	if at <= w.now {
-		do()
-		return
-	}
-	w.agenda.add(at, do)
-}
-
-// rhythm is a growth and what it does. Of two that are due at one time, the one added first comes first.
-type rhythm struct {
-	*growth
-	do func()
-}
-
-func (w *World) rhythm(g *growth, every time.Duration, do func()) {
-	g.start(w.now, every)
-	w.rhythms = append(w.rhythms, rhythm{g, do})
-}
-
-// growth is the rhythm of one kind of new things.
-type growth struct {
-	on   bool
-	mean int64
-	next int64
-	r    *rand.Rand
-}
-
-// start sets the first thing early, so that whoever starts a lively world need not wait.
-func (g *growth) start(now int64, every time.Duration) {
-	g.on, g.mean = every > 0, int64(every)
-	if g.on {
-		g.next = now + 1 + g.r.Int64N(max(1, g.mean/2))
-	}
-}
-
-// step gives the time of the thing that is due and sets the next: 0.2 to 1.8 of the mean later.
-func (g *growth) step() int64 {
-	at := g.next
-	g.next += 1 + g.mean/5 + g.r.Int64N(max(1, g.mean*8/5))
-	return at
-}
-
-// agenda is what will happen at known times, earliest first; of two at one time, the one planned first.
-type agenda struct {
-	due     []planned
-	planned int
-}
-
-type planned struct {
-	at    int64
-	order int
-	do    func()
-}
-
-func (a *agenda) add(at int64, do func()) {
-	a.planned++
-	heap.Push(a, planned{at: at, order: a.planned, do: do})
-}
-
-func (a *agenda) runFirst() { heap.Pop(a).(planned).do() }
-
-// Len, Less, Swap, Push and Pop are container/heap's.
-func (a *agenda) Len() int      { return len(a.due) }
-func (a *agenda) Swap(i, j int) { a.due[i], a.due[j] = a.due[j], a.due[i] }
-func (a *agenda) Less(i, j int) bool {
-	if a.due[i].at != a.due[j].at {
-		return a.due[i].at < a.due[j].at
-	}
-	return a.due[i].order < a.due[j].order
-}
-func (a *agenda) Push(x any) { a.due = append(a.due, x.(planned)) }
-func (a *agenda) Pop() any {
-	last := a.due[len(a.due)-1]
-	a.due[len(a.due)-1] = planned{}
-	a.due = a.due[:len(a.due)-1]
-	return last
-}
-
-// historyTimes draws the n moments of a history that ends before the epoch, ascending.
-func historyTimes(r *rand.Rand, n int, epoch int64, span time.Duration) []int64 {
-	times := make([]int64, n)
-	for i := range times {
-		times[i] = epoch - 1 - r.Int64N(max(1, int64(span)))
-	}
-	slices.Sort(times)
-	return times
-}
-
-// lateness draws by how much a thing appears late. It always draws twice, so that shares do not shift what is drawn next.
-func lateness(r *rand.Rand, share float64, by time.Duration) int64 {
-	hit, delay := r.Float64() < share, r.Int64N(max(1, int64(by)))
-	if !hit || by == 0 {
-		return 0
-	}
-	return 1 + delay
-}
-
-// chance is true with probability p.
-func chance(r *rand.Rand, p float64) bool { return r.Float64() < p }
-
-func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
