@@ -16,9 +16,6 @@ func (l *loader) account(n *node) {
 	if m := n.child("marketplace"); m != nil {
 		d.market = l.catalog.marketplace(m.text)
 	}
-	if d.market != nil && d.market.Later {
-		d.market = nil
-	}
 	own := n
 	if d.market != nil && l.defaults[d.market.Name] != nil {
 		n = merge(l.defaults[d.market.Name], n, reflect.TypeFor[accountEntry]())
@@ -28,7 +25,7 @@ func (l *loader) account(n *node) {
 	if m := e.Marketplace; m.ok {
 		d.supported(m.node, string(m.val))
 	} else if m.node == nil {
-		d.missing(n, "marketplace", oneOf(l.catalog.supported()))
+		d.missing(n, "marketplace", oneOf(l.catalog.names()))
 	}
 	l.unique(l.accounts, &e.Name)
 	l.incomplete = l.incomplete || !e.Name.ok
@@ -62,6 +59,10 @@ func (l *loader) account(n *node) {
 		if u := e.Endpoints.get(g.Name); u != nil {
 			a.Endpoints[g.Name] = string(u.val)
 		}
+	}
+	a.BusinessID = int64(e.BusinessID.val)
+	for _, id := range e.Campaigns.values() {
+		a.Campaigns = append(a.Campaigns, int64(id))
 	}
 	enabled := false
 	for _, s := range d.market.Streams {
@@ -133,8 +134,8 @@ func (d *decoder) streamSettings(s Stream, e *streamEntry) StreamSettings {
 			Every: time.Duration(sweep.Every.val), Full: time.Duration(sweep.Full.val), Window: time.Duration(sweep.Window.val),
 		}
 	}
-	for _, field := range e.Ignore.items {
-		settings.Ignore = append(settings.Ignore, string(field.val))
+	for _, field := range e.Ignore.values() {
+		settings.Ignore = append(settings.Ignore, string(field))
 	}
 	slices.Sort(settings.Ignore)
 	return settings

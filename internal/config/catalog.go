@@ -13,12 +13,11 @@ type Catalog struct {
 
 // Marketplace is one value of an account's `marketplace`.
 type Marketplace struct {
-	Name string
-	// Later marks a marketplace that is known but not supported yet: using it is an error that says so, and what else stands
-	// here does not count.
-	Later   bool
+	Name    string
 	Groups  []Group
 	Streams []Stream
+	// Keys are the keys of an account that not every marketplace has and this one does: business_id, campaigns.
+	Keys []string
 	// CheckToken says what is wrong with a token by its looks alone. Nil accepts every token. The token is cut out of
 	// the error before anybody sees it.
 	CheckToken func(token string) error
@@ -54,13 +53,11 @@ func (c *Catalog) marketplace(name string) *Marketplace {
 	return nil
 }
 
-// supported lists the names of the marketplaces that an account can have.
-func (c *Catalog) supported() []string {
-	var names []string
+// names lists the marketplaces that an account can have.
+func (c *Catalog) names() []string {
+	names := make([]string, 0, len(c.Marketplaces))
 	for _, m := range c.Marketplaces {
-		if !m.Later {
-			names = append(names, m.Name)
-		}
+		names = append(names, m.Name)
 	}
 	return names
 }

@@ -55,7 +55,31 @@ func catalog() config.Catalog {
 					return nil
 				},
 			},
-			{Name: "yandex_market", Later: true},
+			{
+				Name: "yandex_market", Keys: []string{"business_id", "campaigns"}, Groups: []config.Group{{Name: "api", DefaultURL: "https://api.partner.market.yandex.ru"}},
+				Streams: []config.Stream{
+					{Name: "chats", Schedule: "@every 60s", Sweeps: true, EventTypes: []string{"yandex_market.chat.created", "yandex_market.chat.updated"}},
+					{Name: "chat_messages", Schedule: "@every 60s", EventTypes: []string{"yandex_market.chat_message.created"}},
+					{
+						Name: "goods_feedbacks", Schedule: "@every 2m", Overlap: 72 * time.Hour, Sweeps: true,
+						EventTypes: []string{
+							"yandex_market.goods_feedback.created", "yandex_market.goods_feedback.updated",
+							"yandex_market.goods_feedback_comment.created", "yandex_market.goods_feedback_comment.updated",
+						},
+					},
+					{
+						Name: "goods_questions", Schedule: "@every 5m", Overlap: 72 * time.Hour, Sweeps: true,
+						EventTypes: []string{
+							"yandex_market.goods_question.created", "yandex_market.goods_question.updated",
+							"yandex_market.goods_answer.created", "yandex_market.goods_answer.updated",
+						},
+					},
+					{
+						Name: "returns", Schedule: "@every 5m", Overlap: 24 * time.Hour, Sweeps: true,
+						EventTypes: []string{"yandex_market.return.created", "yandex_market.return.updated"},
+					},
+				},
+			},
 		},
 		CheckSchedule: func(expr string) error {
 			if strings.HasPrefix(expr, "@every ") || len(strings.Fields(expr)) == 5 || len(strings.Fields(expr)) == 6 {

@@ -78,6 +78,9 @@ type Log struct {
 type Account struct {
 	Name        string
 	Marketplace string
+	// BusinessID is above 0 where the marketplace has the key, else 0. Campaigns may be empty.
+	BusinessID int64
+	Campaigns  []int64
 	// Tokens has a token for each API group of the marketplace.
 	Tokens map[string]Secret
 	Start  Start

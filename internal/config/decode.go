@@ -13,6 +13,8 @@ type field struct {
 	fallback                        string
 	hasDefault                      bool
 	required, own, mainFile, notYet bool
+	// market: only accounts of the marketplaces have the key that say so (Marketplace.Keys).
+	market bool
 }
 
 func fieldsOf(t reflect.Type) []field {
@@ -27,6 +29,7 @@ func fieldsOf(t reflect.Type) []field {
 		_, f.own = tag.Lookup("own")
 		_, f.mainFile = tag.Lookup("main")
 		_, f.notYet = tag.Lookup("later")
+		_, f.market = tag.Lookup("market")
 		fields = append(fields, f)
 	}
 	return fields
@@ -38,6 +41,12 @@ func (f *field) refused(s *Stream) string {
 		return ""
 	}
 	return s.refuses(f.stream)
+}
+
+// isFor reports whether accounts of a marketplace have the key. Where no marketplace is meant, or none that is known, they
+// may.
+func (f *field) isFor(m *Marketplace) bool {
+	return !f.market || m == nil || slices.Contains(m.Keys, f.key)
 }
 
 // decoder fills in the document types from trees and reports what does not fit their shape.
@@ -99,10 +108,11 @@ func (d *decoder) object(n *node, v reflect.Value) {
 	d.unknownKeys(n, fields)
 	for _, f := range fields {
 		child, mine, refused := n.child(f.key), f.only == "" || f.only == d.variant, f.refused(d.stream)
+		theirs := f.isFor(d.market)
 		switch {
 		case child == nil:
 			d.decode(nil, v.Field(f.index), f)
-			if f.required && n != nil && mine && !d.inherited {
+			if f.required && n != nil && mine && theirs && !d.inherited && !(f.market && d.market == nil) {
 				d.missing(n, f.key, wantOf(v.Field(f.index)))
 			}
 		case f.own && d.inherited:
@@ -111,6 +121,8 @@ func (d *decoder) object(n *node, v reflect.Value) {
 			d.problem(child, "is not allowed in an included file, expected accounts and sinks only")
 		case !mine && d.variant != "":
 			d.problem(child, "belongs to sinks of type %s, expected no such key in one of type %s", f.only, d.variant)
+		case !theirs:
+			d.problem(child, "is no key of accounts of %s, expected it left out", d.market.Name)
 		case refused != "":
 			d.problem(child, "%s, expected the key left out", refused)
 		case f.notYet:
@@ -131,7 +143,7 @@ func (d *decoder) unknownKeys(n *node, fields []field) {
 	}
 	var known []string
 	for _, f := range fields {
-		if !f.notYet && !(f.mainFile && d.included) && (f.only == "" || f.only == d.variant) && f.refused(d.stream) == "" {
+		if !f.notYet && !(f.mainFile && d.included) && (f.only == "" || f.only == d.variant) && f.isFor(d.market) && f.refused(d.stream) == "" {
 			known = append(known, f.key)
 		}
 	}
@@ -253,29 +265,44 @@ func (p *pathPatterns) hold(d *decoder, n *node, f field) {
 	p.list.hold(d, n, f)
 }
 
-// fieldNames is a list of fields of an item, bounded and without repetition.
-type fieldNames struct {
-	list[opt[fieldName]]
+// set is a list that is bounded and without repetition.
+type set[T member] struct {
+	list[opt[T]]
 }
 
-// maxFields is more than an item of any marketplace has.
-const maxFields = 100
+// member is what a set holds: most says how many of them at most, and what they are called.
+type member interface {
+	comparable
+	most() (n int, what string)
+}
 
-func (l *fieldNames) hold(d *decoder, n *node, f field) {
+func (l *set[T]) hold(d *decoder, n *node, f field) {
 	l.list.hold(d, n, f)
-	if len(l.items) > maxFields {
-		d.problem(n, "holds %d fields, expected at most %d", len(l.items), maxFields)
+	var none T
+	if most, what := none.most(); len(l.items) > most {
+		d.problem(n, "holds %d %s, expected at most %d", len(l.items), what, most)
 	}
-	first := map[fieldName]*node{}
+	first := map[T]*node{}
 	for _, item := range l.items {
 		switch {
 		case !item.ok:
 		case first[item.val] != nil:
-			d.problem(item.node, "%s is listed already on line %d, expected it once", quoted(string(item.val)), first[item.val].line)
+			d.problem(item.node, "%s is listed already on line %d, expected it once", quoted(item.node.text), first[item.val].line)
 		default:
 			first[item.val] = item.node
 		}
 	}
+}
+
+// values are those of the members that are right.
+func (l *set[T]) values() []T {
+	var out []T
+	for _, item := range l.items {
+		if item.ok {
+			out = append(out, item.val)
+		}
+	}
+	return out
 }
 
 // table is a mapping whose keys the catalogue or an operator names. Its values are holders or structs.
@@ -343,15 +370,10 @@ func (d *decoder) tableKey(n *node, keys string) bool {
 // supported reports whether a marketplace can be used, and tells the operator at n if not.
 func (d *decoder) supported(n *node, name string) bool {
 	m := d.catalog.marketplace(name)
-	switch {
-	case m == nil:
-		d.problem(n, "unknown marketplace %s%s", quoted(name), suggest(name, d.catalog.supported()))
-	case m.Later:
-		d.problem(n, "marketplace %s is not supported yet, expected %s", name, oneOf(d.catalog.supported()))
-	default:
-		return true
+	if m == nil {
+		d.problem(n, "unknown marketplace %s%s", quoted(name), suggest(name, d.catalog.names()))
 	}
-	return false
+	return m != nil
 }
 
 // pending is a value that waits for the merge: until then it is only its node.

@@ -13,6 +13,7 @@ package config
 //	oneof     exactly one key of this group must be there
 //	stream    the key belongs to streams that have this: overlap or sweeps
 //	keys      what the keys of a map are: marketplaces, groups or streams of the catalogue
+//	market    only accounts of the marketplaces that name the key in Marketplace.Keys have it
 //	later     the key is known but refused as not supported yet; removing the tag turns it on
 
 // document is the main file.
@@ -74,10 +75,10 @@ type accountEntry struct {
 	Name opt[name] `key:"name" required:"true" own:"true"`
 	// The marketplace that the account belongs to.
 	Marketplace opt[text] `key:"marketplace" own:"true"`
-	// The Yandex Market business.
-	BusinessID opt[text] `key:"business_id" later:"true"`
-	// The Yandex Market stores.
-	Campaigns opt[text] `key:"campaigns" later:"true"`
+	// The id of the business ("cabinet") on the marketplace: the seller that the account belongs to.
+	BusinessID opt[marketID] `key:"business_id" required:"true" market:"true" own:"true"`
+	// The ids of the stores ("campaigns") whose returns are read. At most 1000. Default: every store that the token sees.
+	Campaigns set[marketID] `key:"campaigns" market:"true" own:"true"`
 	// A file whose content is the API token. A relative path is looked up in $CREDENTIALS_DIRECTORY, then beside the main
 	// configuration file. Excludes token_env.
 	TokenFile opt[secretFile] `key:"token_file" oneof:"token"`
@@ -118,7 +119,7 @@ type streamEntry struct {
 	// Top-level fields of an item whose change is no news: it makes no event, and data.item of the next event still has the
 	// field. A name is taken as it is, so a dot in it is part of the name and leads to no field further down. At most 100 names
 	// of at most 200 bytes. Only for streams whose items can change. Default: none.
-	Ignore fieldNames `key:"ignore" stream:"sweeps"`
+	Ignore set[fieldName] `key:"ignore" stream:"sweeps"`
 }
 
 type sweepEntry struct {

@@ -18,7 +18,7 @@ import (
 func example(t *testing.T, text string) *config.Config {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range []string{"shop-a-token", "shop-a-chat-token"} {
+	for _, name := range []string{"shop-a-token", "shop-a-chat-token", "market-key"} {
 		write(t, filepath.Join(dir, name), "token\n")
 	}
 	write(t, filepath.Join(dir, "crm-secret"), signingSecret+"\n")
@@ -79,12 +79,14 @@ func TestExample(t *testing.T) {
 			t.Errorf("the example does not mention %s", key)
 		}
 	}
-	for _, s := range catalog().Marketplaces[0].Streams {
-		if !regexp.MustCompile(`(?m)^    #  ` + s.Name + `:`).MatchString(text) {
-			t.Errorf("the example does not show the stream %s", s.Name)
+	for i, beginning := range []string{`    #  `, `#      `} {
+		for _, s := range catalog().Marketplaces[i].Streams {
+			if !regexp.MustCompile(`(?m)^` + beginning + s.Name + `:`).MatchString(text) {
+				t.Errorf("the example does not show the stream %s of %s", s.Name, catalog().Marketplaces[i].Name)
+			}
 		}
 	}
-	for _, key := range []string{"max_size", "web_config", "rotate", "batch", "business_id", "yandex"} {
+	for _, key := range []string{"max_size", "web_config", "rotate", "batch"} {
 		if strings.Contains(text, key) {
 			t.Errorf("the example advertises %s, which is not supported yet", key)
 		}

@@ -55,7 +55,7 @@ func FuzzLoad(f *testing.F) {
 				t.Error("no account and no error")
 			}
 			for _, a := range c.Accounts {
-				checkStreams(t, a.Streams)
+				checkStreams(t, a)
 			}
 			return
 		}
@@ -76,9 +76,10 @@ func FuzzLoad(f *testing.F) {
 }
 
 // checkStreams holds settings against the promises of StreamSettings and of the catalogue.
-func checkStreams(t *testing.T, streams []config.StreamSettings) {
+func checkStreams(t *testing.T, a config.Account) {
 	t.Helper()
-	known := catalog().Marketplaces[0].Streams
+	markets, streams := catalog().Marketplaces, a.Streams
+	known := markets[slices.IndexFunc(markets, func(m config.Marketplace) bool { return m.Name == a.Marketplace })].Streams
 	if len(streams) != len(known) {
 		t.Fatalf("%d streams, want %d", len(streams), len(known))
 	}

@@ -382,17 +382,30 @@ sinks:
 	}
 }
 
-// TestSelectLaterMarketplace holds that a pattern which only events of an unsupported marketplace could match is an error.
-func TestSelectLaterMarketplace(t *testing.T) {
-	cat := catalog()
-	cat.Marketplaces[1].Streams = []config.Stream{{Name: "returns", EventTypes: []string{"yandex_market.return.created"}}}
-	path := filepath.Join(t.TempDir(), "syncd.yaml")
-	write(t, path, `accounts: [{name: a, marketplace: wildberries, token_env: WB_TOKEN}]
-sinks: [{name: s, type: stdout, select: {types: ["yandex_market.*"]}}]
-`)
-	_, err := config.Load(config.Source{Path: path, Getenv: getenv}, cat)
-	if err == nil || !strings.Contains(err.Error(), "matches no event type") {
-		t.Errorf("got %v", err)
+// TestMarketplaceKeys holds that the keys of one marketplace are demanded there and refused elsewhere, with the place.
+func TestMarketplaceKeys(t *testing.T) {
+	for _, tt := range []struct{ account, wrong string }{
+		{`{name: a, marketplace: yandex_market, token_env: WB_TOKEN, business_id: 7, campaigns: [1, 2]}`, ""},
+		{`{name: a, marketplace: yandex_market, token_env: WB_TOKEN, business_id: 7}`, ""},
+		{`{name: a, marketplace: yandex_market, token_env: WB_TOKEN}`, "business_id: is missing, expected a whole number above 0"},
+		{`{name: a, marketplace: yandex_market, token_env: WB_TOKEN, business_id: 0}`, "business_id: 0 is out of range"},
+		{`{name: a, marketplace: yandex_market, token_env: WB_TOKEN, business_id: 99999999999999999999}`, "business_id: is a number, expected a whole number above 0"},
+		{`{name: a, marketplace: yandex_market, token_env: WB_TOKEN, business_id: "7"}`, "business_id: is text, expected a whole number above 0"},
+		{`{name: a, marketplace: yandex_market, token_env: WB_TOKEN, business_id: 7, campaigns: [1, 2, 1]}`, "campaigns[2]: \"1\" is listed already"},
+		{`{name: a, marketplace: yandex_market, token_env: WB_TOKEN, business_id: 7, campaigns: 1}`, "campaigns: is a number, expected a list"},
+		{`{name: a, marketplace: wildberries, token_env: WB_TOKEN, business_id: 7}`, "business_id: is no key of accounts of wildberries, expected it left out"},
+		{`{name: a, marketplace: wildberries, token_env: WB_TOKEN, campaigns: [7]}`, "campaigns: is no key of accounts of wildberries, expected it left out"},
+		{`{name: a, marketplace: ozon, token_env: WB_TOKEN, business_id: 7}`, `unknown marketplace "ozon"`},
+	} {
+		path := filepath.Join(t.TempDir(), "syncd.yaml")
+		write(t, path, "accounts:\n  - "+tt.account+"\n")
+		c, err := config.Load(config.Source{Path: path, Getenv: getenv}, catalog())
+		switch {
+		case tt.wrong == "" && (err != nil || c.Accounts[0].BusinessID != 7):
+			t.Errorf("%s: %v", tt.account, err)
+		case tt.wrong != "" && (err == nil || !strings.Contains(err.Error(), tt.wrong)):
+			t.Errorf("%s: got %v, expected %s", tt.account, err, tt.wrong)
+		}
 	}
 }
 

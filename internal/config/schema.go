@@ -84,7 +84,7 @@ func (g *generator) object(t reflect.Type, variant string) schema {
 	var required []string
 	groups := map[string][]string{}
 	for _, f := range fieldsOf(t) {
-		if f.notYet || (f.only != "" && f.only != variant) || (f.own && g.inherited) || f.refused(g.stream) != "" {
+		if f.notYet || (f.only != "" && f.only != variant) || (f.own && g.inherited) || !f.isFor(g.market) || f.refused(g.stream) != "" {
 			continue
 		}
 		s := g.property(t.Field(f.index).Type, f)
@@ -152,6 +152,8 @@ func (g *generator) property(t reflect.Type, f field) schema {
 			list["type"], list["minItems"] = "array", 1
 		case reflect.TypeFor[opt[fieldName]]():
 			list["maxItems"], list["uniqueItems"] = maxFields, true
+		case reflect.TypeFor[opt[marketID]]():
+			list["maxItems"], list["uniqueItems"] = maxCampaigns, true
 		}
 		return list
 	case '{':
@@ -166,7 +168,7 @@ func (g *generator) table(elem reflect.Type, keys string) schema {
 	s := schema{"type": []string{"object", "null"}, "properties": properties, "additionalProperties": false}
 	switch keys {
 	case "marketplaces":
-		for _, name := range g.catalog.supported() {
+		for _, name := range g.catalog.names() {
 			inner := *g
 			inner.market, inner.inherited = g.catalog.marketplace(name), true
 			properties[name] = inner.object(reflect.TypeFor[accountEntry](), "")
@@ -224,7 +226,7 @@ func (g *generator) settings(elem reflect.Type, stream Stream) schema {
 // account describes an account by its marketplace.
 func (g *generator) account() schema {
 	var variants []variant
-	for _, name := range g.catalog.supported() {
+	for _, name := range g.catalog.names() {
 		inner := *g
 		inner.market = g.catalog.marketplace(name)
 		variants = append(variants, variant{name: name, def: name + "_account", schema: inner.object(reflect.TypeFor[accountEntry](), "")})

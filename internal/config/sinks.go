@@ -82,9 +82,6 @@ func (l *loader) accountMatches(g Glob) string {
 func (l *loader) typeMatches(g Glob) string {
 	types := slices.Clone(l.catalog.EventTypes)
 	for _, m := range l.catalog.Marketplaces {
-		if m.Later {
-			continue
-		}
 		for _, s := range m.Streams {
 			types = append(types, s.EventTypes...)
 		}

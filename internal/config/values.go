@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
@@ -111,30 +110,6 @@ func (p *optionalSecretFile) parse(s string) string {
 		return ""
 	}
 	return (*secretFile)(p).parse(s)
-}
-
-// fieldName is the name of a top-level field of an item, as the marketplace spells it.
-type fieldName string
-
-// maxFieldName is in bytes, and far beyond what marketplaces call their fields.
-const maxFieldName = 200
-
-func (fieldName) about() about {
-	return about{
-		want:   "the name of a top-level field of an item",
-		schema: schema{"type": "string", "minLength": 1, "maxLength": maxFieldName}, // in characters: Load is stricter
-	}
-}
-
-func (n *fieldName) parse(s string) string {
-	*n = fieldName(s)
-	switch {
-	case s == "":
-		return "is empty"
-	case len(s) > maxFieldName:
-		return fmt.Sprintf("is longer than %d bytes", maxFieldName)
-	}
-	return ""
 }
 
 // secretEnv names an environment variable that holds a secret.

@@ -195,6 +195,7 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	r.items += len(page.Items)
 	r.read += uint64(len(p.Items))
 	r.progress = page.Progress
+	r.empty = page.Done && page.Failed != nil
 	r.partial = r.partial || page.Partial || page.Failed != nil || len(page.Undecodable) > 0
 	w.mu.Unlock()
 	if p.Walked {
@@ -357,7 +358,9 @@ func (w *worker) complete(k *walk, r *run, began time.Time) error {
 		return nil
 	}
 	w.setShown(r, proves)
-	w.p.metrics.success.WithLabelValues(w.ID.Account, w.ID.Stream).SetToCurrentTime()
+	if !r.empty {
+		w.p.metrics.success.WithLabelValues(w.ID.Account, w.ID.Stream).SetToCurrentTime()
+	}
 	if first || r.wrote {
 		if err := w.keepEnd(k, 24*time.Hour); err != nil {
 			return err

@@ -24,8 +24,11 @@ const (
 	// putOffMost bounds how many visits are known to have failed. Beyond it the one
 	// that would be tried again first is tried again at once.
 	putOffMost = 1000
-	// countedFor is how long the numbers of planned visits count as good.
-	countedFor = 10 * time.Minute
+	// The numbers of planned visits count as good for countedLeast and countedEach
+	// for each of them, so that counting costs next to nothing, and countedMost at most.
+	countedLeast = 10 * time.Second
+	countedEach  = 10 * time.Millisecond
+	countedMost  = 10 * time.Minute
 	// visitsApart is the least time between two visits of a thing, so that nothing
 	// that a source gets wrong makes a loop without a pause.
 	visitsApart = time.Second

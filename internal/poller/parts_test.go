@@ -222,6 +222,32 @@ func TestFailedPart(t *testing.T) {
 	})
 }
 
+// A run of which nothing could be read is no success: who watches for the last one
+// must see that it stands still.
+func TestNothingRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, "a", "b")
+		down := true
+		f.page = func(q sources.Query, p *sources.Page) {
+			if down {
+				p.Items, p.Failed = nil, failing(sources.Forbidden, sources.ScopeRequest, 403).(*sources.Error)
+			}
+		}
+		_, stop := r.run(stream("questions", f, "@every 10m"))
+		const series = `syncd_poll_last_success_timestamp_seconds{account="shop-a",stream="questions"}`
+		time.Sleep(time.Hour)
+		if at := r.metric(t, series); at != 0 {
+			t.Errorf("a success at %v, where nothing could be read", at)
+		}
+		f.set(func() { down = false })
+		time.Sleep(time.Hour)
+		if at := r.metric(t, series); at == 0 {
+			t.Error("no success, where everything can be read again")
+		}
+		stop()
+	})
+}
+
 // What a budget comes to is shown, and told when it has changed, at most hourly.
 func TestPlan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

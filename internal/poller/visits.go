@@ -165,7 +165,8 @@ func (w *worker) planned() ([]sources.VisitCount, error) {
 	w.mu.Lock()
 	c := w.follow.count
 	w.mu.Unlock()
-	if !c.at.IsZero() && time.Since(c.at) < countedFor {
+	good := min(countedLeast+time.Duration(c.planned)*countedEach, countedMost)
+	if !c.at.IsZero() && time.Since(c.at) < good {
 		return c.ages, nil
 	}
 	c = visitCount{at: time.Now()}

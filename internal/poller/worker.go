@@ -126,6 +126,7 @@ type run struct {
 	stamp    uint64    // of the same
 	whole    bool      // that was the first page of the run
 	partial  bool      // it proves nothing about what it did not show
+	empty    bool      // nothing of it could be read
 	failed   bool      // some page had to be tried again
 	pages    int
 	items    int

@@ -162,6 +162,7 @@ type Page struct {
 
 	// Failed is why a part of the run could not be read, where the run goes on without
 	// it and the next one tries it again: a store that is disabled. The run is Partial.
+	// On the last page of a run it says that nothing of it could be read.
 	Failed *Error
 
 	// Plan says in words, for people, how often the stream can be read by its budget:

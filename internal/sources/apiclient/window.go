@@ -314,6 +314,14 @@ func (w *Window) answered(g *Grant, a Answer) {
 	w.wakeLocked()
 }
 
+// Usable is how many calls may be spent in the time that the limit is for, as last
+// heard, and how far apart they are where they are spread over it.
+func (w *Window) Usable() (calls int, pause time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.usable, w.keep / time.Duration(w.usable)
+}
+
 // status is what Snapshot tells of a window.
 func (w *Window) status() BudgetStatus {
 	w.mu.Lock()

@@ -8,6 +8,7 @@ package sourcetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -29,10 +30,15 @@ import (
 type Stream struct {
 	Name   string
 	Secret string // the token, which must come out nowhere
+	Header string // the one that holds it; empty: Authorization
 
 	// Open returns a source whose requests, to whatever host, go through
 	// transport. It has tokens in its budget soon.
 	Open func(t testing.TB, transport http.RoundTripper) sources.Source
+
+	// Query, if set, makes of a query for news the one whose answer lists items, where
+	// that is another one: of another walk, or behind what has no items.
+	Query func(q *sources.Query)
 
 	// List is the body of an answer that lists items.
 	List func(items ...string) string
@@ -72,14 +78,15 @@ type world struct {
 
 func (s Stream) serve(t *testing.T, handler http.HandlerFunc, f func(t *testing.T, w world)) {
 	t.Helper()
+	header := cmp.Or(s.Header, "Authorization")
 	synctest.Test(t, func(t *testing.T) {
 		SetClock()
 		n := NewNetwork(t)
 		w := world{Stream: s, requests: new(atomic.Int64)}
 		n.Serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 			w.requests.Add(1)
-			if r.Header.Get("Authorization") != s.Secret {
-				t.Errorf("Authorization is %q, expected the token alone", r.Header.Get("Authorization"))
+			if got := r.Header.Get(header); got != s.Secret {
+				t.Errorf("%s is %q, expected the token alone", header, got)
 			}
 			handler(rw, r)
 		}))
@@ -95,7 +102,11 @@ func (s Stream) answer(t *testing.T, body string, f func(t *testing.T, w world))
 }
 
 func (w world) query(c sources.Cursor) sources.Query {
-	return sources.Query{Stream: w.Name, Walk: sources.News, Cursor: c, Overlap: time.Hour, Now: time.Now()}
+	q := sources.Query{Stream: w.Name, Walk: sources.News, Cursor: c, Overlap: time.Hour, Now: time.Now()}
+	if w.Query != nil {
+		w.Query(&q)
+	}
+	return q
 }
 
 func (w world) fetch(t *testing.T) sources.Page {

@@ -1,0 +1,7 @@
+package yandexmarket
+
+// Classify is classify.
+var Classify = classify
+
+// Parallel is parallel.
+var Parallel = parallel
