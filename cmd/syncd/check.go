@@ -127,7 +127,7 @@ func streamNote(a config.Account, s config.StreamSettings) string {
 	}
 	m := marketplaceOf(a)
 	spec := m.streams[slices.IndexFunc(m.streams, func(known sources.Stream) bool { return known.Name == s.Name })]
-	t, err := m.describe(a.Tokens[spec.Group].Reveal(), spec.Group)
+	t, err := m.describe(a, spec.Group)
 	switch {
 	case err != nil:
 		return err.Error()
@@ -159,7 +159,7 @@ func tokensOf(a config.Account) []token {
 		if slices.ContainsFunc(out, func(t token) bool { return t.source == secret.Source() }) {
 			continue
 		}
-		if facts, err := marketplaceOf(a).describe(secret.Reveal(), group); err == nil {
+		if facts, err := marketplaceOf(a).describe(a, group); err == nil {
 			out = append(out, token{account: a.Name, seller: facts.Seller, source: secret.Source(), expires: facts.Expires})
 		}
 	}

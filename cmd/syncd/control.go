@@ -175,11 +175,15 @@ func (l *leases) knows(in budgetArgs) bool {
 // reserve takes a token of a seller's budget for one request beside the daemon.
 func reserve(ctx context.Context, budgets *apiclient.Budgets, in budgetArgs) (*apiclient.Grant, error) {
 	m, ok := findMarketplace(in.Marketplace)
-	if _, known := m.groups[in.Group]; !ok || !known || !plainName(in.Seller) || !(in.Share > 0 && in.Share <= 1) {
-		return nil, &web.Error{Status: http.StatusBadRequest, Err: errors.New("marketplace, seller, group, token_type and share are needed")}
+	wrong := &web.Error{Status: http.StatusBadRequest, Err: errors.New("marketplace, seller, budget, token_type and share are needed")}
+	if !ok || !plainName(in.Seller) || !(in.Share > 0 && in.Share <= 1) {
+		return nil, wrong
 	}
-	limit, class := m.budget(in.TokenType, in.Group)
-	return budgets.Reserve(ctx, apiclient.Key{Marketplace: m.name, Seller: in.Seller, Group: in.Group, Class: class}, limit, in.Share, "check")
+	grant, err := m.reserve(ctx, budgets, in)
+	if errors.Is(err, errNoBudget) {
+		return nil, wrong
+	}
+	return grant, err
 }
 
 // plainName says whether a seller's name can be part of a budget's.

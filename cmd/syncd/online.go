@@ -19,7 +19,7 @@ import (
 	"syncd/internal/state"
 )
 
-// checkOnline tries each token with one cheap request per API group, paid from
+// checkOnline tries each token with the cheapest requests that its API group has, paid from
 // the budget of its seller: the running daemon's, or the state file's where none
 // runs. Where neither can be had it tries nothing.
 func (e *env) checkOnline(ctx context.Context, cfg *config.Config) error {
@@ -70,7 +70,7 @@ type reserver func(ctx context.Context, in budgetArgs) (done func(coolingUntil t
 type budgetArgs struct {
 	Marketplace string    `json:"marketplace,omitempty"`
 	Seller      string    `json:"seller,omitempty"`
-	Group       string    `json:"group,omitempty"`
+	Budget      string    `json:"budget,omitempty"`
 	TokenType   int       `json:"token_type,omitempty"`
 	Share       float64   `json:"share,omitempty"`
 	Lease       uint64    `json:"lease,omitempty"`
@@ -112,36 +112,44 @@ func (e *env) tryTokens(ctx context.Context, cfg *config.Config, pay reserver, p
 	t := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "ACCOUNT\tAPI GROUP\tSELLER\tTOKEN\tSCOPES\tEXPIRES\tRESULT")
 	left := false
+	var more []string // that an account has to tell, behind the table
 	for _, a := range cfg.Accounts {
 		m, mixed := marketplaceOf(a), differentSellers(a)
 		for _, group := range groupsOf(a) {
-			facts, err := m.describe(a.Tokens[group].Reveal(), group)
+			facts, err := m.describe(a, group)
 			if err != nil {
 				return fmt.Errorf("account %s: %w", a.Name, err) // was checked with the configuration
 			}
-			result, good := "", false
+			var tried trial
 			switch known := pinned[a.Name]; {
 			case mixed:
-				result = "not tried: the account's tokens belong to different sellers: one account is one seller"
+				tried.result = "not tried: the account's tokens belong to different sellers: one account is one seller"
 			case known != "" && known != facts.Seller:
-				result = fmt.Sprintf("not tried: the account belongs to seller %s since its first use: use a new account name", known)
+				tried.result = fmt.Sprintf("not tried: the account belongs to seller %s since its first use: use a new account name", known)
 			case !facts.Opens:
-				result, good = "not tried: the token does not have this category", true
+				tried.result, tried.good = "not tried: the token does not have this category", true
 			default:
-				if result, good, err = e.tryToken(ctx, a, group, facts, pay); err != nil {
+				if tried, err = e.tryToken(ctx, a, group, facts, pay); err != nil {
 					return err
 				}
 			}
-			left = left || !good
+			left = left || !tried.good
 			expires := "-"
 			if !facts.Expires.IsZero() {
 				expires = facts.Expires.Format(time.DateOnly)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Name, group, facts.Seller, facts.Type, cmp.Or(strings.Join(facts.Scopes, ", "), "-"), expires, result)
+			scopes := cmp.Or(strings.Join(append(facts.Scopes, tried.said.Scopes...), ", "), "-")
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Name, group, facts.Seller, facts.Type, scopes, expires, tried.result)
+			for _, line := range tried.said.Lines {
+				more = append(more, a.Name+": "+line)
+			}
 		}
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if len(more) > 0 {
+		fmt.Fprintf(e.stdout, "\n%s\n", strings.Join(more, "\n"))
 	}
 	if left {
 		return errLeft
@@ -149,9 +157,43 @@ func (e *env) tryTokens(ctx context.Context, cfg *config.Config, pay reserver, p
 	return nil
 }
 
-// tryToken sends one request, if there is a token for it. Its error is that the
+// trial is what came of trying a token.
+type trial struct {
+	result string
+	good   bool
+	said   sources.Report
+}
+
+// tryToken sends what it takes to try the token of an API group: a request from each
+// of the budgets that the marketplace names, if it has one left. Its error is that the
 // daemon gives none.
-func (e *env) tryToken(ctx context.Context, a config.Account, group string, facts tokenFacts, pay reserver) (result string, good bool, err error) {
+func (e *env) tryToken(ctx context.Context, a config.Account, group string, facts tokenFacts, pay reserver) (trial, error) {
+	out := trial{result: "works", good: true}
+	for _, budget := range marketplaceOf(a).probes(group) {
+		report, err := e.probe(ctx, a, budget, facts, pay)
+		if refusal, ok := errors.AsType[*refusedError](err); ok {
+			return trial{}, refusal // the daemon's, and the same for all tokens
+		}
+		out.said.Scopes = append(out.said.Scopes, report.Scopes...)
+		out.said.Lines = append(out.said.Lines, report.Lines...)
+		if err == nil {
+			continue
+		}
+		failed := sources.AsError(err)
+		out.result, out.good = failed.Error(), false
+		switch {
+		case failed.Kind == sources.BudgetWait:
+			out.result = "not tried, next at " + failed.Until.Local().Format("15:04")
+		case failed.Hint != "":
+			out.result += ": " + failed.Hint
+		}
+		return out, nil // a token that is refused is not tried again
+	}
+	return out, nil
+}
+
+// probe sends one request.
+func (e *env) probe(ctx context.Context, a config.Account, budget string, facts tokenFacts, pay reserver) (sources.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, budgetPatience)
 	defer cancel()
 	// All that can fail without a request comes before anything is paid for.
@@ -161,34 +203,22 @@ func (e *env) tryToken(ctx context.Context, a config.Account, group string, fact
 	source, err := marketplaceOf(a).open(deps{
 		log: discard, budgets: own, requests: apiclient.NewMetrics(prometheus.NewRegistry()), transport: apiclient.NewTransport(), grace: 30 * time.Second,
 	}, paid)
-	if err == nil {
-		var done func(time.Time)
-		done, err = pay(ctx, budgetArgs{Marketplace: a.Marketplace, Seller: facts.Seller, Group: group, TokenType: facts.TypeNumber, Share: a.BudgetShare})
-		if err == nil {
-			err = source.(prober).Probe(ctx, group)
-			done(coolingUntil(own, group))
-		}
+	if err != nil {
+		return sources.Report{}, err
 	}
-	if err == nil {
-		return "works", true, nil
+	done, err := pay(ctx, budgetArgs{Marketplace: a.Marketplace, Seller: facts.Seller, Budget: budget, TokenType: facts.TypeNumber, Share: a.BudgetShare})
+	if err != nil {
+		return sources.Report{}, err
 	}
-	if refusal, ok := errors.AsType[*refusedError](err); ok {
-		return "", false, refusal // the daemon's, and the same for all tokens
-	}
-	failed := sources.AsError(err)
-	switch {
-	case failed.Kind == sources.BudgetWait:
-		return "not tried, next at " + failed.Until.Local().Format("15:04"), false, nil
-	case failed.Hint != "":
-		return failed.Error() + ": " + failed.Hint, false, nil
-	}
-	return failed.Error(), false, nil
+	report, err := source.(sources.Prober).Probe(ctx, budget)
+	done(coolingUntil(own, budget))
+	return report, err
 }
 
 // coolingUntil is what the marketplace said with a 429; zero: nothing.
-func coolingUntil(budgets *apiclient.Budgets, group string) (until time.Time) {
+func coolingUntil(budgets *apiclient.Budgets, budget string) (until time.Time) {
 	for _, b := range budgets.Snapshot() {
-		if b.Budget == group {
+		if b.Budget == budget {
 			until = b.CoolingUntil
 		}
 	}
@@ -199,9 +229,4 @@ func coolingUntil(budgets *apiclient.Budgets, group string) (until time.Time) {
 func differentSellers(a config.Account) bool {
 	tokens := tokensOf(a)
 	return slices.ContainsFunc(tokens, func(t token) bool { return t.seller != tokens[0].seller })
-}
-
-// prober is a source that can try a token with one cheap request.
-type prober interface {
-	Probe(ctx context.Context, group string) error
 }

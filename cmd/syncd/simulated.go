@@ -17,11 +17,39 @@ import (
 	"github.com/spf13/cobra"
 
 	"syncd/internal/sandbox"
+	yandexsandbox "syncd/internal/sandbox/yandexmarket"
+	"syncd/internal/sources/wildberries"
+	"syncd/internal/sources/yandexmarket"
 )
 
+// simulation is the simulated marketplaces side by side. No path belongs to both.
+type simulation struct {
+	wildberries  *sandbox.Sandbox
+	yandexMarket *yandexsandbox.Market
+}
+
+// newSimulation returns those of `syncd demo`, in which a seed decides what happens.
+func newSimulation(seed uint64) (s simulation, err error) {
+	if s.wildberries, err = sandbox.New(sandbox.Demo(seed)); err != nil {
+		return simulation{}, err
+	}
+	s.yandexMarket, err = yandexsandbox.New(yandexsandbox.Demo(seed))
+	return s, err
+}
+
+func (s simulation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for _, prefix := range []string{"/v1/", "/v2/", yandexsandbox.ControlPrefix} {
+		if strings.HasPrefix(r.URL.Path, prefix) {
+			s.yandexMarket.Handler().ServeHTTP(w, r)
+			return
+		}
+	}
+	s.wildberries.Handler().ServeHTTP(w, r)
+}
+
 // serveSandbox serves the simulated marketplaces on l until ctx ends.
-func serveSandbox(ctx context.Context, l net.Listener, sb *sandbox.Sandbox) error {
-	s := &http.Server{Handler: sb.Handler(), ReadHeaderTimeout: 10 * time.Second}
+func serveSandbox(ctx context.Context, l net.Listener, sim simulation) error {
+	s := &http.Server{Handler: sim, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -30,31 +58,42 @@ func serveSandbox(ctx context.Context, l net.Listener, sb *sandbox.Sandbox) erro
 	return nil
 }
 
-// simulatedConfig is a configuration for the accounts of a sandbox at url, named
-// shop-a, shop-b, …; its files are in dir.
+// simulatedConfig is a configuration for the accounts of a simulation at url, named
+// shop-a, … and market-a, …; its files are in dir.
 type simulatedConfig struct {
 	dir, url string
 	start    string
 	listen   string // server.listen
 	log      string // log.level
-	acc      int    // type of the tokens; 0: personal
+	acc      int    // type of the Wildberries tokens; 0: personal
+	often    bool   // poll more often than the defaults do, for somebody who watches
 }
 
 // write writes the configuration and its token files, and returns its path. It
 // overwrites nothing: a directory of somebody's is refused before anything is
 // written to it.
-func (c simulatedConfig) write(sb *sandbox.Sandbox) (string, error) {
+func (c simulatedConfig) write(sim simulation) (string, error) {
 	files := make(map[string]string)
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Accounts of the simulated marketplace at %s.\n", c.url)
+	fmt.Fprintf(&b, "# Accounts of the simulated marketplaces at %s.\n", c.url)
 	fmt.Fprintf(&b, "state: {path: syncd.db}\nserver: {listen: %q}\nlog: {level: %s}\naccounts:\n", c.listen, c.log)
-	for i, w := range sb.Worlds() {
-		name := fmt.Sprintf("shop-%c", 'a'+i)
-		file := name + ".token"
-		token := sb.MintToken(sandbox.TokenSpec{Seller: w.ID(), Acc: c.acc})
-		files[file] = token + "\n"
-		fmt.Fprintf(&b, "  - name: %s    # %s\n    marketplace: wildberries\n    token_file: %s\n    start: %s\n", name, w.Name(), file, c.start)
+	account := func(name, seller, marketplace, token string) {
+		files[name+".token"] = token + "\n"
+		fmt.Fprintf(&b, "  - name: %s    # %s\n    marketplace: %s\n    token_file: %s.token\n    start: %s\n", name, seller, marketplace, name, c.start)
+	}
+	for i, w := range sim.wildberries.Worlds() {
+		account(fmt.Sprintf("shop-%c", 'a'+i), w.Name(), wildberries.Marketplace, sim.wildberries.MintToken(sandbox.TokenSpec{Seller: w.ID(), Acc: c.acc}))
 		fmt.Fprintf(&b, "    endpoints: {feedbacks: %[1]s, chat: %[1]s, returns: %[1]s}\n", c.url)
+	}
+	for i, w := range sim.yandexMarket.Businesses() {
+		account(fmt.Sprintf("market-%c", 'a'+i), w.Name(), yandexmarket.Marketplace, sim.yandexMarket.MintKey(yandexsandbox.KeySpec{Business: w.ID()}))
+		fmt.Fprintf(&b, "    business_id: %d\n    endpoints: {api: %s}\n", w.ID(), c.url)
+		if c.often {
+			b.WriteString("    streams:\n")
+			for _, s := range yandexmarket.Streams() {
+				fmt.Fprintf(&b, "      %s: {schedule: \"@every 10s\"}\n", s.Name)
+			}
+		}
 	}
 	b.WriteString("sinks:\n  - name: archive\n    type: file\n    path: events.ndjson\n    from: beginning\n")
 	b.WriteString("#  - name: crm          # your receiver\n#    type: webhook\n#    url: http://127.0.0.1:8000/hooks\n#    secret_file: crm.secret\n#    from: beginning\n")
@@ -90,13 +129,14 @@ func newSandbox(e *env) *cobra.Command {
 	seed := uint64(1)
 	cmd := &cobra.Command{
 		Use: "sandbox", Short: "Run the simulated marketplaces alone", Args: noArgs,
-		Long: `Sandbox serves a simulated Wildberries: two sellers with some days of history whose
-buyers keep writing, documented errors and headers, and strict budgets that count each
-request that should not have been sent. It is for those who write receivers, and for
-trying a configuration without an account.
+		Long: `Sandbox serves a simulated Wildberries and a simulated Yandex Market: a seller on each
+with some days of history whose buyers keep writing, documented errors and headers, and
+strict budgets that count each request that should not have been sent. It is for those
+who write receivers, and for trying a configuration without an account.
 
-It writes a configuration for itself, with tokens, into --dir. GET /_sandbox/stats
-shows what it has seen; POST /_sandbox/faults makes it fail on purpose, for example
+It writes a configuration for itself, with tokens, into --dir. GET /_sandbox/stats and
+/_sandbox/yandex_market/stats show what it has seen; POST /_sandbox/faults and
+/_sandbox/yandex_market/faults make it fail on purpose, for example
 
   curl -d '{"kind":"status_503","count":3}' http://127.0.0.1:9470/_sandbox/faults
 
@@ -110,7 +150,7 @@ It has no password: keep it on loopback.`,
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", listen, "`address` to serve on")
-	cmd.Flags().StringVar(&tokens, "tokens", tokens, "`type` of the tokens: base, test, personal or service")
+	cmd.Flags().StringVar(&tokens, "tokens", tokens, "`type` of the Wildberries tokens: base, test, personal or service")
 	cmd.Flags().Uint64Var(&seed, "seed", seed, "`number` that decides what is in the world")
 	cmd.Flags().StringVar(&dir, "dir", dir, "`directory` for its configuration, empty or new (default: a new one in the temporary directory)")
 	return cmd
@@ -122,7 +162,7 @@ var tokenTypes = map[string]int{"base": sandbox.AccBase, "test": sandbox.AccTest
 func (e *env) sandbox(ctx context.Context, listen, dir string, seed uint64, acc int) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	sb, err := sandbox.New(sandbox.Demo(seed))
+	sim, err := newSimulation(seed)
 	if err != nil {
 		return err
 	}
@@ -135,21 +175,22 @@ func (e *env) sandbox(ctx context.Context, listen, dir string, seed uint64, acc 
 		return err
 	}
 	url := "http://" + l.Addr().String()
-	path, err := simulatedConfig{dir: dir, url: url, start: "beginning", listen: "127.0.0.1:9469", log: "info", acc: acc}.write(sb)
+	path, err := simulatedConfig{dir: dir, url: url, start: "beginning", listen: "127.0.0.1:9469", log: "info", acc: acc}.write(sim)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(e.stdout, `Simulated Wildberries at %s (seed %d)
+	fmt.Fprintf(e.stdout, `Simulated Wildberries and Yandex Market at %s (seed %d)
 
   configuration   %s
   try it          syncd once --config %s
   or              syncd run --config %s
   your receiver   the commented sink crm there, and its secret in crm.secret
   what it saw     curl %s/_sandbox/stats
+                  curl %s%sstats
 
 Ctrl-C ends it.
-`, url, seed, path, path, path, url)
-	return serveSandbox(ctx, l, sb)
+`, url, seed, path, path, path, url, url, yandexsandbox.ControlPrefix)
+	return serveSandbox(ctx, l, sim)
 }
 
 // makeDir makes dir, or a new temporary directory where it is empty, and returns

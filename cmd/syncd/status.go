@@ -57,6 +57,7 @@ type streamStatus struct {
 	Blocked     time.Time      `json:"blocked_until,omitzero"`
 	Behind      seconds        `json:"behind_seconds,omitempty"`
 	BehindSince time.Time      `json:"behind_since,omitzero"`
+	Plan        string         `json:"plan,omitempty"` // how often the budget allows to read it
 	Walks       []streamedWalk `json:"walks"`
 }
 
@@ -70,6 +71,15 @@ type streamedWalk struct {
 	Since   time.Time      `json:"backfill_since,omitzero"`
 	Running *runningWalk   `json:"running,omitempty"`
 	Failure *failingStream `json:"failure,omitempty"`
+	Part    *failingStream `json:"failing_part,omitempty"` // that the last run did without
+	Visits  *visits        `json:"visits,omitempty"`
+}
+
+// visits are those of the walk "follow". They may be some minutes old.
+type visits struct {
+	Planned int `json:"planned"`
+	Overdue int `json:"overdue"`
+	PutOff  int `json:"put_off"` // after a failure
 }
 
 type runningWalk struct {
@@ -91,13 +101,23 @@ type budgetStatus struct {
 	Account  string    `json:"account"`
 	Budget   string    `json:"budget"`
 	Seller   string    `json:"seller"`
-	Interval seconds   `json:"interval_seconds"` // as documented
-	Burst    int       `json:"burst"`
+	Interval seconds   `json:"interval_seconds,omitempty"` // of a token bucket, as documented
+	Burst    int       `json:"burst,omitempty"`
+	Window   *window   `json:"window,omitempty"`
 	Pause    seconds   `json:"pause_seconds"` // with the share that may be used and the slack
 	Tokens   float64   `json:"tokens"`
 	Next     time.Time `json:"next_request,omitzero"`
 	Cooling  time.Time `json:"cooling_until,omitzero"`
 	Waiting  int       `json:"waiting_requests"`
+}
+
+// window is a budget of calls in a time.
+type window struct {
+	Calls       int       `json:"calls"` // as last heard
+	Period      seconds   `json:"period_seconds"`
+	Used        int       `json:"used"`
+	OthersLeave int       `json:"others_leave,omitempty"` // until then
+	Until       time.Time `json:"others_until,omitzero"`  // absent: others do not matter
 }
 
 type sinkStatus struct {
@@ -136,7 +156,7 @@ func (a *app) status() any {
 		s := accountStatus{Account: account.Name, Marketplace: account.Marketplace, Seller: pinned[account.Name]}
 		for _, group := range groupsOf(account) {
 			secret := account.Tokens[group]
-			facts, err := marketplaceOf(account).describe(secret.Reveal(), group)
+			facts, err := marketplaceOf(account).describe(account, group)
 			if err != nil {
 				continue // was checked with the configuration
 			}
@@ -151,10 +171,14 @@ func (a *app) status() any {
 			next = time.Time{}
 		}
 		free[[2]string{b.Account, b.Budget}] = next
-		out.Budgets = append(out.Budgets, budgetStatus{
+		shown := budgetStatus{
 			Account: b.Account, Budget: b.Budget, Seller: b.Key.Seller, Interval: seconds(b.Limit.Interval), Burst: b.Limit.Burst,
 			Pause: seconds(b.Pause), Tokens: b.Tokens, Next: utc(next), Cooling: utc(b.CoolingUntil), Waiting: b.Waiting,
-		})
+		}
+		if b.Window.Calls > 0 {
+			shown.Window = &window{Calls: b.Window.Calls, Period: seconds(b.Window.Period), Used: b.Used, OthersLeave: b.CapLeft, Until: utc(b.CapUntil)}
+		}
+		out.Budgets = append(out.Budgets, shown)
 	}
 	for _, s := range a.poller.Status() {
 		out.Streams = append(out.Streams, showStream(s, free[[2]string{s.Stream.Account, s.Group}]))
@@ -174,7 +198,7 @@ func (a *app) status() any {
 func showStream(s poller.StreamStatus, free time.Time) streamStatus {
 	out := streamStatus{
 		Account: s.Stream.Account, Stream: s.Stream.Stream, Marketplace: s.Marketplace, Schedule: s.Schedule, FirstWalk: "going on",
-		Blocked: utc(s.Blocked), Behind: seconds(s.Behind), BehindSince: utc(s.BehindSince),
+		Blocked: utc(s.Blocked), Behind: seconds(s.Behind), BehindSince: utc(s.BehindSince), Plan: s.Plan,
 	}
 	if s.Walked {
 		out.FirstWalk = "complete"
@@ -200,12 +224,20 @@ func showStream(s poller.StreamStatus, free time.Time) streamStatus {
 		if r := w.Running; r != nil {
 			shown.Running = &runningWalk{Since: utc(r.Since), Requests: r.Requests, Items: r.Items, Progress: r.Progress}
 		}
-		if f := w.Failure; f != nil {
-			shown.Failure = &failingStream{Kind: f.Kind, Text: f.Text, Request: f.Request, Since: utc(f.Since), Times: f.Times}
+		shown.Failure, shown.Part = showFailure(w.Failure), showFailure(w.Part)
+		if w.Walk == sources.Follow {
+			shown.Visits = &visits{Planned: w.Planned, Overdue: w.Overdue, PutOff: w.PutOff}
 		}
 		out.Walks = append(out.Walks, shown)
 	}
 	return out
+}
+
+func showFailure(f *poller.FailureStatus) *failingStream {
+	if f == nil {
+		return nil
+	}
+	return &failingStream{Kind: f.Kind, Text: f.Text, Request: f.Request, Since: utc(f.Since), Times: f.Times}
 }
 
 // going is what a progress bar shows.
@@ -280,13 +312,13 @@ func (s *statusAnswer) print(w io.Writer, now time.Time) error {
 			fmt.Fprintf(t, "%s/%s\t%s\t%s\t%s\t%s\t%s\n", st.Account, st.Stream, k.Walk, ago(now, k.Last), until(now, k.Next), period(k), st.state(k, now))
 		}
 	}
-	fmt.Fprintln(t, "\nBUDGET\tONE REQUEST EVERY\tAVAILABLE NOW\tNEXT\tWAITING")
+	fmt.Fprintln(t, "\nBUDGET\tONE REQUEST EVERY\tAVAILABLE NOW\tUSED\tNEXT\tWAITING")
 	for _, b := range s.Budgets {
 		next := until(now, b.Next)
 		if !b.Cooling.IsZero() {
 			next = "cooling down: " + until(now, b.Cooling)
 		}
-		fmt.Fprintf(t, "%s/%s\t%s\t%.0f\t%s\t%d\n", b.Account, b.Budget, time.Duration(b.Pause).Round(time.Millisecond), math.Floor(b.Tokens), next, b.Waiting)
+		fmt.Fprintf(t, "%s/%s\t%s\t%.0f\t%s\t%s\t%d\n", b.Account, b.Budget, time.Duration(b.Pause).Round(time.Millisecond), math.Floor(b.Tokens), b.Window.used(now), next, b.Waiting)
 	}
 	if len(s.Sinks) > 0 {
 		fmt.Fprintln(t, "\nSINK\tTYPE\tWAITING\tOLDEST")
@@ -295,6 +327,19 @@ func (s *statusAnswer) print(w io.Writer, now time.Time) error {
 		}
 	}
 	return t.Flush()
+}
+
+// used is how much of a window's calls are spent; nil: of a bucket, which tells by what
+// is available.
+func (w *window) used(now time.Time) string {
+	if w == nil {
+		return "-"
+	}
+	text := fmt.Sprintf("%d of %d in %s", w.Used, w.Calls, about(time.Duration(w.Period)))
+	if !w.Until.IsZero() {
+		text += fmt.Sprintf(", others leave %d, again %s", w.OthersLeave, until(now, w.Until))
+	}
+	return text
 }
 
 // state is what a walk is doing, in a few words.
@@ -325,6 +370,19 @@ func (st *streamStatus) state(k streamedWalk, now time.Time) string {
 	if !k.Waiting.IsZero() {
 		out = append(out, "waiting for the budget, "+until(now, k.Waiting)+" at the earliest")
 	}
+	if v := k.Visits; v != nil {
+		text := fmt.Sprintf("%d planned, %d overdue", v.Planned, v.Overdue)
+		if v.PutOff > 0 {
+			text += fmt.Sprintf(", %d put off after failures", v.PutOff)
+		}
+		out = append(out, text)
+	}
+	if k.Walk == sources.News && st.Plan != "" {
+		out = append(out, st.Plan)
+	}
+	if p := k.Part; p != nil {
+		out = append(out, fmt.Sprintf("without a part for %s: %s", about(now.Sub(p.Since)), p.Text))
+	}
 	if f := k.Failure; f != nil {
 		out = append(out, fmt.Sprintf("failing for %s: %s", about(now.Sub(f.Since)), f.Text))
 	}
@@ -333,7 +391,7 @@ func (st *streamStatus) state(k streamedWalk, now time.Time) string {
 
 // period shows how far apart the runs really are.
 func period(k streamedWalk) string {
-	if k.Period == 0 {
+	if k.Period == 0 || k.Walk == sources.Follow { // whose runs are single visits
 		return "-"
 	}
 	return about(time.Duration(k.Period))

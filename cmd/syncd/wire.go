@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"syncd/internal/sources"
 	"syncd/internal/sources/apiclient"
 	"syncd/internal/sources/wildberries"
+	"syncd/internal/sources/yandexmarket"
 	"syncd/internal/state"
 	"syncd/internal/web"
 )
@@ -33,13 +35,16 @@ import (
 // package and add a row.
 type marketplace struct {
 	name       string
-	later      bool
+	keys       []string          // of an account, that other marketplaces do not have
 	groups     map[string]string // API groups and their addresses
 	streams    []sources.Stream
 	checkToken func(token string) error
-	describe   func(token, group string) (tokenFacts, error)
-	budget     func(tokenType int, group string) (apiclient.Limit, string) // the documented limit, and the class of tokens that share it
-	open       func(d deps, a config.Account) (sources.Source, error)
+	describe   func(a config.Account, group string) (tokenFacts, error)
+	// probes are the budgets from which `check --online` pays the requests by which it
+	// tries the token of an API group, one each. reserve takes one request's worth of one.
+	probes  func(group string) []string
+	reserve func(ctx context.Context, budgets *apiclient.Budgets, in budgetArgs) (*apiclient.Grant, error)
+	open    func(d deps, a config.Account) (sources.Source, error)
 }
 
 // tokenFacts are what a token says about itself and an API group.
@@ -60,25 +65,52 @@ var marketplaces = []marketplace{
 			_, err := wildberries.ParseToken(token)
 			return err
 		},
-		describe: func(token, group string) (tokenFacts, error) {
-			t, err := wildberries.ParseToken(token)
+		describe: func(a config.Account, group string) (tokenFacts, error) {
+			t, err := wildberries.ParseToken(a.Tokens[group].Reveal())
 			if err != nil {
 				return tokenFacts{}, err
 			}
 			return tokenFacts{Seller: t.Seller, Type: t.Type.String(), TypeNumber: int(t.Type), Scopes: t.Categories(), Opens: t.Opens(group),
 				Expires: t.Expires, Interval: t.Interval(group)}, nil
 		},
-		budget: func(tokenType int, group string) (apiclient.Limit, string) {
-			return wildberries.Limit(wildberries.TokenType(tokenType), group)
+		probes: func(group string) []string { return []string{group} },
+		reserve: func(ctx context.Context, budgets *apiclient.Budgets, in budgetArgs) (*apiclient.Grant, error) {
+			if _, known := wildberries.Groups()[in.Budget]; !known {
+				return nil, errNoBudget
+			}
+			limit, class := wildberries.Limit(wildberries.TokenType(in.TokenType), in.Budget)
+			key := apiclient.Key{Marketplace: wildberries.Marketplace, Seller: in.Seller, Group: in.Budget, Class: class}
+			return budgets.Reserve(ctx, key, limit, in.Share, checkFlow)
 		},
 		open: openWildberries,
 	},
-	{name: "yandex_market", later: true},
+	{
+		name: yandexmarket.Marketplace, keys: []string{"business_id", "campaigns"}, groups: yandexmarket.Groups(), streams: yandexmarket.Streams(),
+		describe: func(a config.Account, _ string) (tokenFacts, error) {
+			return tokenFacts{Seller: strconv.FormatInt(a.BusinessID, 10), Type: "Api-Key", Opens: true}, nil
+		},
+		probes: func(string) []string { return yandexmarket.Probes() },
+		reserve: func(ctx context.Context, budgets *apiclient.Budgets, in budgetArgs) (*apiclient.Grant, error) {
+			business, err := strconv.ParseInt(in.Seller, 10, 64)
+			if err != nil || !slices.Contains(yandexmarket.Probes(), in.Budget) {
+				return nil, errNoBudget
+			}
+			key, limit := yandexmarket.BudgetKey(business, in.Budget)
+			return budgets.ReserveWindow(ctx, key, limit, in.Share, checkFlow)
+		},
+		open: openYandexMarket,
+	},
 }
 
-// findMarketplace is the row of a marketplace that can be used.
+// checkFlow is how requests of `check --online` are called where they wait for a
+// budget, and errNoBudget says that there is none of the name that was asked for.
+const checkFlow = "check"
+
+var errNoBudget = errors.New("there is no such budget")
+
+// findMarketplace is the row of a marketplace by its name.
 func findMarketplace(name string) (marketplace, bool) {
-	i := slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == name && !m.later })
+	i := slices.IndexFunc(marketplaces, func(m marketplace) bool { return m.name == name })
 	if i < 0 {
 		return marketplace{}, false
 	}
@@ -116,7 +148,7 @@ func catalog() config.Catalog {
 		return err
 	}, EventTypes: []string{event.SchemaChanged}}
 	for _, m := range marketplaces {
-		cm := config.Marketplace{Name: m.name, Later: m.later, CheckToken: m.checkToken}
+		cm := config.Marketplace{Name: m.name, Keys: m.keys, CheckToken: m.checkToken}
 		for name, url := range m.groups {
 			cm.Groups = append(cm.Groups, config.Group{Name: name, DefaultURL: url})
 		}
@@ -164,6 +196,20 @@ func openWildberries(d deps, a config.Account) (sources.Source, error) {
 		}
 	}
 	return c, nil
+}
+
+func openYandexMarket(d deps, a config.Account) (sources.Source, error) {
+	var streams []string
+	for _, s := range a.Streams {
+		if s.Enabled {
+			streams = append(streams, s.Name)
+		}
+	}
+	return yandexmarket.New(yandexmarket.Config{
+		Account: a.Name, Business: a.BusinessID, Campaigns: a.Campaigns, Token: a.Tokens[yandexmarket.GroupAPI].Reveal(),
+		Endpoint: a.Endpoints[yandexmarket.GroupAPI], Streams: streams, BudgetShare: a.BudgetShare,
+		Budgets: d.budgets, Metrics: d.requests, Transport: d.transport, UserAgent: userAgent(), Grace: d.grace, Heard: d.heard,
+	})
 }
 
 // opener is a source that knows, without a request, which API groups its tokens
@@ -269,6 +315,7 @@ func openStreams(cfg *config.Config, d deps) (out []poller.Stream, stopped []err
 			out = append(out, poller.Stream{
 				ID: state.StreamID{Account: account.Name, Stream: s.Name}, Marketplace: m.name, Group: spec.Group, Source: source,
 				Schedule: s.Schedule, Overlap: s.Overlap, Start: start, Walks: spec.Walks, Whole: spec.Whole, Vanish: spec.Vanish,
+				Lookup: spec.Lookup, Driver: spec.Driver,
 				Sweep: poller.Sweep(s.Sweep), Ignore: s.Ignore,
 			})
 		}
