@@ -135,6 +135,19 @@ func (s *shop) events(t *testing.T) []string {
 	return ids
 }
 
+// status asks the running daemon; false: it does not answer yet.
+func (s *shop) status(t *testing.T) (st statusAnswer, ok bool) {
+	t.Helper()
+	code, out, _ := s.syncd("status", "--json")
+	if code != 0 {
+		return st, false
+	}
+	if err := json.Unmarshal([]byte(out), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st, true
+}
+
 func (s *shop) noViolations(t *testing.T) {
 	t.Helper()
 	if st := s.sb.Stats(); st.Violations != 0 || st.Pings != 0 {

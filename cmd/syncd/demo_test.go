@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -75,6 +76,11 @@ func TestScreenShowsWhatAPersonWantsToRead(t *testing.T) {
 		"question":      {"wildberries.question.created", `{"text":"Какой размер?","answer":null}`, "Какой размер?"},
 		"answer":        {"wildberries.question.updated", `{"text":"Какой размер?","answer":{"text":"46"}}`, "Какой размер? → 46"},
 		"another form":  {"wildberries.question.created", `{"text":{}}`, "(an item of another form)"},
+		"market chat":   {"yandex_market.chat.updated", `{"chatId":9007199254740993,"status":"FINISHED","context":{"customer":{"name":"Пётр"}}}`, "Пётр: chat 9007199254740993 FINISHED"},
+		"sticker":       {"yandex_market.chat_message.created", `{"messageId":1,"sender":"CUSTOMER"}`, "CUSTOMER:"},
+		"market file":   {"yandex_market.chat_message.created", `{"sender":"PARTNER","payload":[{"name":"a.jpg"}]}`, "PARTNER: (attachment)"},
+		"market review": {"yandex_market.goods_feedback.created", `{"statistics":{"rating":4},"description":{"comment":"Хорошо"}}`, "★★★★ Хорошо"},
+		"market return": {"yandex_market.return.created", `{"id":1,"orderId":7,"returnType":"UNREDEEMED","shipmentStatus":"CREATED"}`, "order 7: UNREDEEMED CREATED"},
 		"terminal code": {"wildberries.question.created", `{"text":"a\u001b[2Jb"}`, "a [2Jb"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +94,8 @@ func TestScreenShowsWhatAPersonWantsToRead(t *testing.T) {
 			if err := (&screen{w: &out}).Deliver(context.Background(), []event.Logged{{Header: h, JSON: line}}); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.TrimSpace(out.String()); !strings.HasSuffix(got, strings.TrimPrefix(row.typ, "wildberries.")+strings.Repeat(" ", max(0, 19-len(strings.TrimPrefix(row.typ, "wildberries."))))+" "+row.want) {
+			_, kind, _ := strings.Cut(row.typ, ".")
+			if got := strings.TrimSpace(out.String()); !strings.HasSuffix(got, fmt.Sprintf("%-30s %s", kind, row.want)) {
 				t.Errorf("shown as %q, want %q at the end", got, row.want)
 			}
 		})

@@ -87,19 +87,6 @@ func (s *shop) edit(t *testing.T, old, new string) {
 	write(t, s.config, strings.Replace(string(raw), old, new, 1))
 }
 
-// status asks the running daemon; false: it does not answer yet.
-func (s *shop) status(t *testing.T) (st statusAnswer, ok bool) {
-	t.Helper()
-	code, out, _ := s.syncd("status", "--json")
-	if code != 0 {
-		return st, false
-	}
-	if err := json.Unmarshal([]byte(out), &st); err != nil {
-		t.Fatal(err)
-	}
-	return st, true
-}
-
 // withHistory is a shop whose history comes as events, in about ten seconds.
 func withHistory(t *testing.T, token sandbox.TokenSpec) *shop {
 	t.Helper()

@@ -87,7 +87,11 @@ func stars(rating string) string {
 // summaries say what a person would want to read of an item, by its kind.
 var summaries = map[string]func(it item) string{
 	"chat_event": func(it item) string {
-		return named(cmp.Or(it.at("clientName"), it.at("sender")), cmp.Or(it.at("message", "text"), "(attachment)"))
+		text := it.at("message", "text")
+		if message, _ := it["message"].(map[string]any); text == "" && message["attachments"] != nil {
+			text = "(attachment)"
+		}
+		return named(cmp.Or(it.at("clientName"), it.at("sender")), text)
 	},
 	"question": func(it item) string { return withAnswer(it.at("text"), it) },
 	"feedback": func(it item) string { return withAnswer(stars(it.at("productValuation"))+" "+it.at("text"), it) },
@@ -101,7 +105,13 @@ var summaries = map[string]func(it item) string{
 		}
 		return named(it.at("clientName"), it.at("lastMessage", "text"))
 	},
-	"chat_message": func(it item) string { return named(it.at("sender"), cmp.Or(it.at("message"), "(attachment)")) },
+	"chat_message": func(it item) string {
+		text := it.at("message")
+		if text == "" && it["payload"] != nil {
+			text = "(attachment)"
+		}
+		return named(it.at("sender"), text)
+	},
 	"goods_feedback": func(it item) string {
 		d := func(name string) string { return it.at("description", name) }
 		return stars(it.at("statistics", "rating")) + " " + strings.Join([]string{d("advantages"), d("disadvantages"), d("comment")}, " ")
@@ -139,6 +149,9 @@ func describe(kind string, line []byte) (when, text string) {
 	kind, _, _ = strings.Cut(kind, ".")
 	if summary := summaries[kind]; summary != nil {
 		text = summary(e.Data.Item)
+	}
+	if strings.TrimSpace(text) == "" {
+		text = "(an item of another form)"
 	}
 	// A stranger's text must not reach the terminal as a control sequence.
 	text = strings.Map(func(r rune) rune {
