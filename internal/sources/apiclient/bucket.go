@@ -347,6 +347,7 @@ func (b *Bucket) throttledLocked(g *Grant, now time.Time, retry time.Duration) {
 		b.logCooling(b.log, "cooling down: somebody else spends this seller's budget", b.accounts, now, until)
 	}
 	if err := b.saveLocked(until.Add(time.Duration(b.usable-1)*b.pause), 0); err != nil {
+		b.unsaved = true
 		b.log.Error("the cool-down could not be saved: a restart would ask too early", "budget", b.key.String(), "err", err)
 	}
 }

@@ -35,6 +35,7 @@ type budget interface {
 	level() float64
 	status() BudgetStatus
 	saveAnew() error
+	lacks() bool
 }
 
 // user is an account that spends from a budget. The budget in metrics is the API
@@ -257,7 +258,8 @@ const (
 // Run watches the wall clock until ctx ends. What is saved speaks of it, so when
 // it was set since NewBudgets (by NTP after a boot, by hand) every budget that has
 // to outlive the process is saved anew, and once more at the end: a process that
-// ends in order leaves nothing on its way that the next would have to wait for.
+// ends in order leaves nothing on its way that the next would have to wait for. What
+// the ledger had no room for when the marketplace said it is saved as soon as it has.
 //
 // A process that dies within watchEvery of a step of more than jump has not seen
 // it: to the next one the clock jumped while syncd was stopped, which G1 excludes.
@@ -279,15 +281,24 @@ func (b *Budgets) Run(ctx context.Context) {
 			}
 			parted = d
 			b.saveAnew()
+			continue
+		}
+		for _, budget := range b.all() {
+			if budget.lacks() {
+				_ = budget.saveAnew() // that it fails has been told
+			}
 		}
 	}
 }
 
-func (b *Budgets) saveAnew() {
+func (b *Budgets) all() map[string]budget {
 	b.mu.Lock()
-	budgets := maps.Clone(b.budgets)
-	b.mu.Unlock()
-	for key, budget := range budgets {
+	defer b.mu.Unlock()
+	return maps.Clone(b.budgets)
+}
+
+func (b *Budgets) saveAnew() {
+	for key, budget := range b.all() {
 		if err := budget.saveAnew(); err != nil {
 			b.log.Error("a budget could not be saved: a restart might ask too early", "budget", key, "err", err)
 		}

@@ -62,7 +62,13 @@ func (w *Window) othersLocked(g *Grant, now time.Time) int {
 // It reports whether nothing is left, which was not so before.
 func (w *Window) capLocked(a Answer, others int, now time.Time) bool {
 	left := a.Remaining - min(1, w.calls-1) - others
-	d, _ := w.leftUntil(a)
+	d, said := w.leftUntil(a)
+	if !said && !a.Until.IsZero() && a.Until.Equal(w.until) {
+		return false // its period was over when it left
+	}
+	if said {
+		w.until = a.Until
+	}
 	c := limitUntil{until: a.Until, ends: now.Add(d + slack), left: left}
 	before := w.leftLocked(now)
 	rest := w.caps[:0]

@@ -20,8 +20,16 @@ type line struct {
 	key   Key
 	shown atomic.Uint64 // what glance returned last, as bits of a float64
 
-	mu    sync.Mutex
-	queue queue // the first in it alone may be served
+	mu      sync.Mutex
+	queue   queue // the first in it alone may be served
+	unsaved bool  // of a budget: the ledger failed when the marketplace had said something; Budgets.Run tries it again
+}
+
+// lacks says whether the ledger lacks what the marketplace has said.
+func (l *line) lacks() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unsaved
 }
 
 // awaitLocked waits until w is the first and turn says that there is something for

@@ -131,7 +131,7 @@ func (b *Bucket) saveLocked(full time.Time, sending int) error {
 		err = b.ledger.Save(b.key.String(), raw)
 	}
 	if err == nil {
-		b.kept, b.found, b.told = true, false, -1
+		b.kept, b.found, b.unsaved, b.told = true, false, false, -1
 		if s.Landing == 0 && s.OnWay > 0 {
 			b.told = s.OnWay
 		}
@@ -149,7 +149,7 @@ func (b *Bucket) saveAnew() error {
 func (b *Bucket) saveAnewLocked() error {
 	now := time.Now()
 	b.holdLocked(now)
-	if !b.kept || !b.slowLocked() && !now.Before(b.notBefore) && b.told <= len(b.inFlight) && len(b.lost) == 0 {
+	if !b.unsaved && !b.kept || !b.slowLocked() && !now.Before(b.notBefore) && b.told <= len(b.inFlight) && len(b.lost) == 0 {
 		return nil
 	}
 	at := later(now, b.notBefore)

@@ -51,6 +51,7 @@ type Window struct {
 
 	spent    []spent // what has arrived, or will at the latest by a time to come; oldest first
 	caps     []limitUntil
+	until    time.Time           // the last end of a period to come that was said
 	inFlight map[uint64]struct{} // numbers of the requests that have not ended yet
 	sent     uint64
 
@@ -93,13 +94,17 @@ const (
 // its headers are cut.
 const slack = 2 * time.Second
 
+// periodsMost bounds how many periods one call can have to be spread over by a share.
+const periodsMost = 4
+
 // setLimitLocked sets what may be used.
 func (w *Window) setLimitLocked(calls int, share float64) {
 	w.calls, w.share = calls, share
 	part := float64(calls) * share
 	w.usable = max(1, min(calls-1, int(part)))
-	// Of less than one call in a period one in several.
-	w.keep = time.Duration(min(float64(w.period)/min(part, 1), float64(max(w.period, maxPause))))
+	// Of less than one call in a period one in several. Not in many: a limit that was
+	// heard may be a slip, and the next answer, which would mend it, must come some day.
+	w.keep = time.Duration(float64(w.period) / min(max(part, 1./periodsMost), 1))
 	w.keep += w.keep/1000 + slack
 }
 

@@ -370,6 +370,52 @@ func TestWindowCoolsDown(t *testing.T) {
 	}
 }
 
+// TestWindowHourEnds: an answer that was made just before the hour was over, and carries
+// the next second's Date, speaks of the hour that is over: what was left of that does
+// not bind the next one.
+func TestWindowHourEnds(t *testing.T) {
+	for _, late := range []time.Duration{-time.Second, 0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			w, err := apiclient.NewBudgets(newLedger(), slog.New(slog.DiscardHandler)).Window(key, "a", perHour(5000), .9)
+			if err != nil {
+				t.Fatal(err)
+			}
+			hour := time.Now().Truncate(time.Hour).Add(time.Hour)
+			call1(t, w, apiclient.Answer{Limit: 5000, Remaining: 25, Date: hour.Add(late - 5*time.Second), Until: hour})
+			time.Sleep(5 * time.Second)
+			call1(t, w, apiclient.Answer{Limit: 5000, Remaining: 20, Date: hour.Add(late), Until: hour})
+			time.Sleep(10 * time.Second)
+			call1(t, w, apiclient.Answer{Limit: 5000, Remaining: 4999, Date: hour.Add(late + 10*time.Second), Until: hour.Add(time.Hour)})
+			n, end := 0, time.Now().Add(40*time.Minute)
+			for time.Now().Before(end) {
+				k, next := callsNow(t, w, apiclient.Answer{Remaining: -1})
+				n += k
+				time.Sleep(min(next, time.Until(end)+1))
+			}
+			if n < 2900 {
+				t.Errorf("Date %s from Until: %d calls in 40 minutes of a new hour", late, n)
+			}
+		})
+	}
+}
+
+// TestWindowTinyLimit: a limit of one call that was said once does not shut a window for
+// days where only a part of it may be used.
+func TestWindowTinyLimit(t *testing.T) {
+	for _, share := range []float64{1, .5, .01} {
+		synctest.Test(t, func(t *testing.T) {
+			w, err := apiclient.NewBudgets(newLedger(), slog.New(slog.DiscardHandler)).Window(key, "a", perHour(5000), share)
+			if err != nil {
+				t.Fatal(err)
+			}
+			call1(t, w, apiclient.Answer{Limit: 1, Remaining: -1})
+			if _, next := callsNow(t, w, apiclient.Answer{Remaining: -1}); next > 5*time.Hour {
+				t.Errorf("share %v: the next call is in %s", share, next)
+			}
+		})
+	}
+}
+
 // TestWindowStormsDoNotLoop: 420 after 420 without a word when to come back gets fewer
 // and fewer requests.
 func TestWindowStormsDoNotLoop(t *testing.T) {

@@ -137,15 +137,17 @@ func (w *Window) saveLocked(more int) error {
 		err = w.ledger.Save(w.key.String(), raw)
 	}
 	if err == nil {
-		w.kept, w.found, w.leased, w.owed = true, false, s.Leased, len(w.inFlight)
+		w.kept, w.found, w.unsaved, w.leased, w.owed = true, false, false, s.Leased, len(w.inFlight)
 	}
 	return err
 }
 
-// saveOrLogLocked saves what the next process should know; a failure costs it that.
+// saveOrLogLocked saves what the next process should know; a failure costs it that,
+// unless this one lives until the ledger works again.
 func (w *Window) saveOrLogLocked(otherwise string) {
 	// What the ledger has granted and nobody has used may be used after this as before.
 	if err := w.saveLocked(max(w.leased-w.owed, 0)); err != nil {
+		w.unsaved = true
 		w.log.Error("a budget could not be saved: "+otherwise, "budget", w.key.String(), "err", err)
 	}
 }
@@ -154,7 +156,7 @@ func (w *Window) saveOrLogLocked(otherwise string) {
 func (w *Window) saveAnew() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.kept {
+	if !w.kept && !w.unsaved {
 		return nil
 	}
 	return w.saveLocked(0)
