@@ -2,9 +2,7 @@ package poller
 
 import (
 	"context"
-	"maps"
 	"runtime"
-	"slices"
 	"time"
 
 	"syncd/internal/sources"
@@ -44,6 +42,7 @@ func (w *worker) step(ctx context.Context, l *lane, k *walk) (sources.Page, erro
 	a.query.Large = func(ctx context.Context) error { return large.take(ctx, w.p.large) }
 	defer large.giveBack(w.p.large)
 	page, err := w.Source.Fetch(ctx, a.query)
+	a.answered = time.Now()
 	if err == nil {
 		w.p.accepted(w.ID.Account, w.Group)
 	}
@@ -103,7 +102,7 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	if k.name == sources.News {
 		p.Walked = last && !known.Walked
 		p.Done = p.Done || p.Walked // it is written anyway
-		p.Start = w.startByTheirClock(k, &known, now, page.Date)
+		p.Start = w.startByTheirClock(k, &known, a.answered, page.Date)
 	}
 	if a.request != nil {
 		p.Unemitted, p.Asked = true, a.request.Asked
@@ -235,7 +234,7 @@ func (w *worker) save(k *walk) error {
 	p := w.statePage(k.name, 0, time.Now())
 	p.Cursor, p.Read, p.Keep = k.cursor, k.pending, true
 	if k.name == sources.Follow {
-		p.Visited = slices.Collect(maps.Values(w.follow.pending))
+		p.Visited = w.follow.made(p.Now)
 		if k.cursor != nil {
 			p.Visiting = &state.Visiting{ID: k.visit.ID, Version: k.visit.Version}
 		}

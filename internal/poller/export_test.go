@@ -31,3 +31,10 @@ func Tick(expr string, phase time.Duration, begin, t time.Time) time.Time {
 	}
 	return (&worker{schedule: schedule, phase: phase}).tick(begin, t)
 }
+
+// Made is what a visit that only the process knows of comes to when it is saved now,
+// where it was planned at a time by the clock on the wall.
+func Made(v state.Visit, planned, now time.Time) state.Visit {
+	f := follower{pending: map[string]state.Visit{v.ID: v}, planned: planned.Round(0)}
+	return f.made(now)[0]
+}

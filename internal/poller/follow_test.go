@@ -110,7 +110,7 @@ func TestIdleVisitsCostNoCommits(t *testing.T) {
 			t.Error(err)
 		}
 		r.reopen() // an orderly end has saved them
-		counts, due, err := r.db.CountVisits(questions, time.Now())
+		counts, due, _, err := r.db.CountVisits(questions, time.Now())
 		if err != nil || due > 0 || len(counts) == 0 {
 			t.Errorf("%d visits are due after an orderly end: %v", due, err)
 		}

@@ -188,3 +188,33 @@ func TestNewsNeverWaits(t *testing.T) {
 		})
 	}
 }
+
+// TestRestOfARun: a process that goes on with a run of an earlier one reads anew at
+// once, and does not wait for its schedule first: what came meanwhile to what that run
+// had read by then would wait for as long as processes die young.
+func TestRestOfARun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, "a", "b", "c")
+		f.whole = true
+		s := stream("questions", f, "@every 1h")
+		r.once(t.Context(), s)
+		f.page = func(q sources.Query, p *sources.Page) { // the last page of a run
+			if q.Walk == sources.News && p.Done {
+				p.Began = time.Now().Add(-time.Minute)
+			}
+		}
+		r.reopen()
+		time.Sleep(time.Minute)
+		before := len(f.requests())
+		_, stop := r.run(s)
+		time.Sleep(time.Minute)
+		if n := len(f.requests()) - before; n != 2*before {
+			t.Errorf("%d requests in the first minute, expected those of two runs: %d", n, 2*before)
+		}
+		time.Sleep(30 * time.Minute)
+		if n := len(f.requests()) - before; n != 2*before {
+			t.Errorf("%d requests after that, without a schedule", n)
+		}
+		stop()
+	})
+}

@@ -34,6 +34,7 @@ type rig struct {
 	mu      sync.Mutex
 	commits int
 	fault   func(n int, commit func() error) error
+	trusted func() bool   // of poller.Config; may be nil
 	large   bool          // the file is too large to be checked after each commit
 	slow    time.Duration // each commit, one after the other
 	queue   chan struct{} // for that: a bubble's clock stands still while somebody waits for a mutex
@@ -127,7 +128,8 @@ func (r *rig) committed() int {
 func (r *rig) new(streams ...poller.Stream) *poller.Poller {
 	r.t.Helper()
 	r.reg = prometheus.NewPedanticRegistry()
-	p, err := poller.New(poller.Config{DB: r.db, Log: slog.New(slog.NewTextHandler(&r.out, nil)), Metrics: poller.NewMetrics(r.reg), Streams: streams})
+	p, err := poller.New(poller.Config{DB: r.db, Log: slog.New(slog.NewTextHandler(&r.out, nil)), Metrics: poller.NewMetrics(r.reg), Streams: streams,
+		Trusted: r.trusted})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func (w *worker) items(p *state.Page, k *walk, a asked, page sources.Page, known
 	w.finds(p, &b, page.Found, old)
 	if a.request != nil {
 		old.asked = a.request.Asked
-		if skew := p.Now.Sub(page.Date); !page.Date.IsZero() && skew.Abs() >= 5*time.Second && skew.Abs() <= maxSkew {
+		if skew := a.answered.Sub(page.Date); !page.Date.IsZero() && skew.Abs() >= 5*time.Second && skew.Abs() <= maxSkew {
 			old.asked = old.asked.Add(-skew) // by the clock that the items carry
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 // reads are the places of the engine that only read the state.
 var reads = []string{"step Stamp", "finishStaged HasStaged", "resume HasVerdict", "commitStaged OpenStream",
-	"pickVisit NextVisit", "planned CountVisits", "remembered Visit", "missing Missing"}
+	"nextVisit NextVisit", "planned CountVisits", "remembered Visit", "missing Missing"}
 
 // commitKinds returns every place of the engine that writes to the state, as
 // "endSettled CommitPage", by its source.

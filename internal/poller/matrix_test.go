@@ -16,6 +16,7 @@ import (
 	"syncd/internal/event"
 	"syncd/internal/poller"
 	"syncd/internal/sources"
+	"syncd/internal/state"
 )
 
 // life is what a stream goes through in the crash matrix: each step is prepared
@@ -30,6 +31,7 @@ type life struct {
 type lifeStep struct {
 	name    string
 	prepare func(f *fake)
+	plant   func(db *state.DB) error // something into the state; may be nil
 	do      func(ctx context.Context, p *poller.Poller) error
 }
 
@@ -53,31 +55,31 @@ var (
 			f.items[3+i].Created = time.Now().Add(time.Duration(i) * time.Second)
 		}
 		time.Sleep(time.Minute)
-	}, reached}
+	}, nil, reached}
 	news = lifeStep{"news", func(f *fake) {
 		f.add("f", "g", "h")
 		f.mutable()
 		time.Sleep(time.Minute)
-	}, reached}
+	}, nil, reached}
 	sweepChange = lifeStep{"a change", func(f *fake) {
 		f.change(`,"state":2`, "b", "d")
 		time.Sleep(quarter + time.Minute)
-	}, reached}
+	}, nil, reached}
 	heldKeys = lifeStep{"keys that came", func(f *fake) {
 		f.change(`,"state":1,"new":1`, "a", "c", "e")
 		f.change(`,"new":1`, "f", "g")
 		time.Sleep(25 * time.Hour)
-	}, reached}
-	ask = lifeStep{"history asked for", nil, func(_ context.Context, p *poller.Poller) error {
+	}, nil, reached}
+	ask = lifeStep{"history asked for", nil, nil, func(_ context.Context, p *poller.Poller) error {
 		_, err := p.Backfill("shop-a", "", time.Time{})
 		return err
 	}}
-	history = lifeStep{"history", func(*fake) { time.Sleep(time.Minute) }, reached}
+	history = lifeStep{"history", func(*fake) { time.Sleep(time.Minute) }, nil, reached}
 	farther = lifeStep{"history from the middle, and from farther back", func(f *fake) {
 		f.items = slices.Insert(f.items, 0, item("old-0"))
 		f.items[0].Created = f.items[0].Created.Add(-time.Hour)
 		f.items[0].Immutable = false
-	}, func(ctx context.Context, p *poller.Poller) error {
+	}, nil, func(ctx context.Context, p *poller.Poller) error {
 		if _, err := p.Backfill("shop-a", "", time.Now().Add(-time.Hour)); err != nil {
 			return err
 		}
@@ -90,13 +92,13 @@ var (
 	cutOff = lifeStep{"cut off", func(f *fake) {
 		time.Sleep(25 * time.Hour)
 		f.took = time.Minute
-	}, func(ctx context.Context, p *poller.Poller) error {
+	}, nil, func(ctx context.Context, p *poller.Poller) error {
 		ctx, cancel := context.WithTimeout(ctx, 150*time.Second)
 		defer cancel()
 		_, err := p.Once(ctx)
 		return err
 	}}
-	goesOn  = lifeStep{"goes on", func(f *fake) { f.took = 0 }, reached}
+	goesOn  = lifeStep{"goes on", func(f *fake) { f.took = 0 }, nil, reached}
 	skipped = lifeStep{"skipped", func(f *fake) {
 		f.add("bad", "i")
 		f.mutable()
@@ -110,7 +112,7 @@ var (
 			}
 			return nil
 		}
-	}, func(ctx context.Context, p *poller.Poller) error {
+	}, nil, func(ctx context.Context, p *poller.Poller) error {
 		for range 5 {
 			err := reached(ctx, p)
 			if e, ok := errors.AsType[*sources.Error](err); !ok || e.Kind != sources.Rejected {
@@ -125,17 +127,17 @@ var (
 	mended = lifeStep{"mended", func(f *fake) {
 		f.failAt = nil
 		time.Sleep(25 * time.Hour)
-	}, reached}
+	}, nil, reached}
 	gone = lifeStep{"missing", func(f *fake) {
 		f.remove("b", "c", "f")
 		time.Sleep(time.Hour)
-	}, reached}
-	stillGone = lifeStep{"gone", func(*fake) { time.Sleep(time.Hour) }, reached}
+	}, nil, reached}
+	stillGone = lifeStep{"gone", func(*fake) { time.Sleep(time.Hour) }, nil, reached}
 	back      = lifeStep{"back", func(f *fake) {
 		f.items = slices.Insert(f.items, 1, item("c"))
 		f.items[1].Immutable = false
 		time.Sleep(25 * time.Hour) // keeps the end of the run, too
-	}, reached}
+	}, nil, reached}
 )
 
 // The steps of a life with visits.
@@ -146,14 +148,15 @@ var (
 		f.forum.answer("a", 7)
 		f.forum.answer("b", 1)
 		time.Sleep(time.Minute)
-	}, reached}
+	}, nil, reached}
 	moreAnswers = lifeStep{"more answers", func(f *fake) {
 		f.add("c")
 		f.forum.answer("c", 5)
 		f.forum.answer("a", 3)
 		time.Sleep(time.Minute)
-	}, reached}
-	nothingNew = lifeStep{"nothing new", func(*fake) { time.Sleep(2 * time.Hour) }, reached}
+	}, nil, reached}
+	nothingNew = lifeStep{"nothing new", func(*fake) { time.Sleep(2 * time.Hour) }, nil, reached}
+	clockAhead = lifeStep{"a clock that was ahead", func(*fake) { time.Sleep(time.Minute) }, plannedAhead, reached}
 	midway     = lifeStep{"a visit that fails in its middle", func(f *fake) {
 		f.forum.answer("b", 9)
 		f.forum.answer("c", 1)
@@ -164,7 +167,7 @@ var (
 			}
 			return nil
 		}
-	}, func(ctx context.Context, p *poller.Poller) error {
+	}, nil, func(ctx context.Context, p *poller.Poller) error {
 		err := reached(ctx, p)
 		if _, ok := errors.AsType[*sources.Error](err); ok && !errors.Is(err, errBroken) {
 			return nil
@@ -174,8 +177,23 @@ var (
 	afterwards = lifeStep{"afterwards", func(f *fake) {
 		f.forum.follow = nil
 		time.Sleep(2 * time.Hour)
-	}, reached}
+	}, nil, reached}
 )
+
+// plannedAhead is what a clock that was ahead has left behind.
+func plannedAhead(db *state.DB) error {
+	p := state.Page{Stream: questions, Marketplace: "wildberries", Walk: "follow", Now: time.Now().AddDate(1, 0, 0), Keep: true}
+	for _, id := range []string{"a", "b", "c"} {
+		v, _, err := db.Visit(questions, id)
+		if err != nil {
+			return err
+		}
+		v.Due = p.Now
+		p.Visited = append(p.Visited, v)
+	}
+	_, err := db.CommitPage(p)
+	return err
+}
 
 func lives() []life {
 	dated := func(f *fake) poller.Stream { return swept("questions", f, "@every 15s", quarter, day) }
@@ -195,7 +213,7 @@ func lives() []life {
 			s := forumStream(newForum(f), "@every 10m")
 			s.Whole = true
 			return s
-		}, []lifeStep{threads, moreAnswers, nothingNew, midway, afterwards},
+		}, []lifeStep{threads, moreAnswers, nothingNew, clockAhead, midway, afterwards},
 			"a,a-01,a-02,a-03,a-04,a-05,a-06,a-07,a-08,a-09,a-10,b,b-01,b-02,b-03,b-04,b-05,b-06,b-07,b-08,b-09,b-10,c,c-01,c-02,c-03,c-04,c-05,c-06 +"},
 	}
 }
@@ -252,6 +270,14 @@ func (l life) live(t *testing.T, blows ...blow) outcome {
 		for _, step := range l.steps {
 			if step.prepare != nil {
 				step.prepare(f)
+			}
+			if step.plant != nil {
+				fault, n := r.fault, r.commits
+				r.fault = nil
+				if err := step.plant(r.db); err != nil {
+					t.Fatal(err)
+				}
+				r.fault, r.commits = fault, n // it is no commit of the engine
 			}
 			for tries := 0; ; tries++ {
 				err := step.do(ctx, p)

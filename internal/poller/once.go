@@ -17,8 +17,8 @@ const onceTries = 5
 
 // Once brings every stream up to what existed when it began, then makes the visits
 // that are due by then and the sweeps that are due by their durable schedules, and
-// reads the history that was asked for. It returns what was not possible before ctx's deadline. A wait for the
-// budget beyond the deadline is given up at once.
+// reads the history that was asked for. It returns what was not possible before
+// ctx's deadline. A wait for the budget beyond the deadline is given up at once.
 func (p *Poller) Once(ctx context.Context) ([]Left, error) {
 	workers, err := p.open()
 	if err != nil {
@@ -146,7 +146,7 @@ func (w *worker) drive(ctx context.Context, l *lane, k *walk, start time.Time) e
 			if k.name == sources.News && !began.IsZero() && began.Before(start.Truncate(time.Millisecond)) {
 				continue
 			}
-			return nil
+			return k.again
 		}
 		if _, fetching := errors.AsType[*sources.Error](err); !fetching && ctx.Err() != nil {
 			return cmp.Or(last, err) // what kept failing says more than that time is up

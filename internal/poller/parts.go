@@ -34,11 +34,14 @@ func (w *worker) reportPart(k *walk, r *run, e *sources.Error) {
 	k.part.times++
 	k.part.err = e
 	r.part = true
+	if e.Kind == sources.Temporary || e.Kind == sources.Unreadable || e.Kind == sources.RateLimited {
+		r.again = e
+	}
 }
 
 // endParts notes the end of a run: one without such a part ends the row.
 func (w *worker) endParts(k *walk, r *run) {
-	k.lost = r.part
+	k.lost, k.again = r.part, r.again
 	if r.part {
 		return
 	}

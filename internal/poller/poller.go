@@ -4,9 +4,9 @@
 // # Lanes
 //
 // A stream is read in two lanes side by side, and one that visits things in a third.
-// The news lane drives the News walk by the stream's schedule. The background lane drives Sweep, Full and Backfill, one
-// page of one of them at a time: a sweep that is due goes first, then a full
-// reading, then an open request for history. Between two pages it looks again, so a
+// The news lane drives the News walk by the stream's schedule. The background lane
+// drives Sweep, Full and Backfill, one page of one of them at a time: a sweep that is
+// due goes first, then a full reading, then an open request for history. Between two pages it looks again, so a
 // sweep interrupts a backfill of days; and who has completed a run lets the others
 // read as many pages before its next, so that a budget that is too small for the
 // sweeps stretches all of them and starves none. News never waits for any of it:
@@ -37,16 +37,22 @@
 // What no list shows is visited: walks that read lists find things that have moved
 // (sources.Page.Found), and the third lane drives Follow, whose runs are one visit
 // each. The plan is in the state, so a lane without anything due is a timer, set to
-// the next due time, and every commit that found something wakes it.
+// the next due time, and every commit that found something wakes it. Urgent visits
+// go first, but for every few of them one of the others has its turn.
 //
 // What a page has found is saved with its items and its cursor. A crash before that
 // reads the page again; after it, the plan has the visit. A visit that shows
 // something is saved with it, and one that shows nothing new stays in memory for
-// some seconds: a crash repeats it. One of several pages goes on after a crash from
+// some minutes: a crash repeats it. One of several pages goes on after a crash from
 // its saved cursor. One that fails is put off in memory, and the next one goes on;
 // of one that fails in its middle the cursor and what is staged are dropped in one
 // transaction: a crash before it goes on in the middle, and after it the visit
-// begins anew. Several that fail in a row are an outage, for which the lane waits.
+// begins anew. Several in a row that fail for the first time are an outage, for which
+// the lane waits; it tries others then, since a few may fail for ever by themselves.
+//
+// When a visit is due is a time by the machine's clock. What was planned with one that
+// was ahead is due once that is set right; and while it is in doubt, nothing is
+// forgotten.
 //
 // # Staged items
 //
@@ -130,6 +136,11 @@ type Config struct {
 	Metrics *Metrics
 	Streams []Stream
 	Shown   bool // somebody looks at Status: long walks need no line in the log
+
+	// Trusted reports whether the machine's clock can be believed. While it cannot,
+	// nothing that a source visits is forgotten for its age (sources.Visit.Forget). It is
+	// called concurrently. Nil: always.
+	Trusted func() bool
 }
 
 // Poller polls the streams of a configuration. Its methods are safe for
@@ -139,6 +150,7 @@ type Poller struct {
 	log     *slog.Logger
 	metrics *Metrics
 	shown   bool
+	trusted func() bool
 	workers []*worker // by name
 	byID    map[state.StreamID]*worker
 
@@ -160,6 +172,9 @@ type groupID struct{ account, group string }
 func New(cfg Config) (*Poller, error) {
 	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, shown: cfg.Shown, broken: make(chan error, 1), byID: make(map[state.StreamID]*worker),
 		large: make(chan struct{}, largePages), blocked: make(map[groupID]time.Time), stopped: make(map[string]error)}
+	if p.trusted = cfg.Trusted; p.trusted == nil {
+		p.trusted = func() bool { return true }
+	}
 	for _, s := range cfg.Streams {
 		w, err := newWorker(p, s, len(cfg.Streams))
 		if err != nil {

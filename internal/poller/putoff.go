@@ -13,7 +13,8 @@ import (
 	"syncd/internal/trouble"
 )
 
-type putOff struct {
+// delay is what is known of a visit that was put off.
+type delay struct {
 	until time.Time
 	times int
 	kind  sources.Kind
@@ -57,9 +58,10 @@ func (w *worker) failedVisit(k *walk, err error) (rest time.Duration) {
 		}
 	}
 	f.tries = 0
-	p := f.put(id, e)
-	w.setOff()
-	if !slices.Contains(f.row, id) && len(f.row) < outage {
+	d := f.putOff(id, e)
+	w.countDelays()
+	// What failed before, and would fail now, says nothing of the others.
+	if d.times == 1 && !slices.Contains(f.row, id) && len(f.row) < outage {
 		f.row = append(f.row, id)
 	}
 	if len(f.row) >= outage {
@@ -67,36 +69,46 @@ func (w *worker) failedVisit(k *walk, err error) (rest time.Duration) {
 	}
 	w.p.metrics.errors.WithLabelValues(w.ID.Account, w.ID.Stream, string(e.Kind)).Inc()
 	f.trouble.Add(k.log, slog.LevelWarn, fmt.Sprint(e.Kind, e.Endpoint, e.Status), "a visit failed, and is put off; the others go on",
-		"visit", id, "err", e, "kind", e.Kind, "request", e.Request, "retry_in", time.Until(p.until).Round(time.Second))
+		"visit", id, "err", e, "kind", e.Kind, "request", e.Request, "retry_in", time.Until(d.until).Round(time.Second))
 	return 0
 }
 
-// setOff keeps for Status how many visits are put off.
-func (w *worker) setOff() {
+// countDelays keeps for Status how many visits are put off.
+func (w *worker) countDelays() {
 	w.mu.Lock()
-	w.follow.off = len(w.follow.putOff)
+	w.follow.delayed = len(w.follow.delays)
 	w.mu.Unlock()
 }
 
-// put puts a visit off after a failure.
-func (f *follower) put(id string, e *sources.Error) *putOff {
-	p := f.putOff[id]
-	if p == nil {
-		if len(f.putOff) >= putOffMost {
-			first := slices.MinFunc(slices.Collect(maps.Keys(f.putOff)), func(a, b string) int { return f.putOff[a].until.Compare(f.putOff[b].until) })
-			delete(f.putOff, first)
+// putOff puts a visit off after a failure.
+func (f *follower) putOff(id string, e *sources.Error) *delay {
+	d := f.delays[id]
+	if d == nil {
+		if len(f.delays) >= delaysMost {
+			first := slices.MinFunc(slices.Collect(maps.Keys(f.delays)), func(a, b string) int { return f.delays[a].until.Compare(f.delays[b].until) })
+			delete(f.delays, first)
 		}
-		p = new(putOff)
-		f.putOff[id] = p
+		d = new(delay)
+		f.delays[id] = d
 	}
-	p.times++
-	p.kind = e.Kind
-	wait := trouble.Backoff(p.times, time.Second, 5*time.Minute)
-	if e.Kind == sources.Rejected || e.Kind == sources.Forbidden {
-		wait = trouble.Backoff(p.times, time.Minute, time.Hour)
+	d.times++
+	d.kind = e.Kind
+	wait := trouble.Backoff(d.times, time.Second, 5*time.Minute)
+	if d.refused() {
+		wait = trouble.Backoff(d.times, time.Minute, time.Hour)
 	}
-	p.until = time.Now().Add(wait)
-	return p
+	d.until = time.Now().Add(wait)
+	return d
+}
+
+// outageEnds lets those be tried again at once that failed once: it was not theirs.
+// One that fails again fails by itself.
+func (f *follower) outageEnds(now time.Time) {
+	for _, d := range f.delays {
+		if d.times == 1 {
+			d.until = now
+		}
+	}
 }
 
 // abandon makes the visit going on begin anew when it is its turn again. The caller
@@ -119,19 +131,20 @@ func (w *worker) abandon(k *walk) error {
 	return nil
 }
 
+// refused says whether trying again soon makes no sense.
+func (d *delay) refused() bool { return d.kind == sources.Rejected || d.kind == sources.Forbidden }
+
 // givenUp says whether Once tries the visit no more.
-func (p *putOff) givenUp() bool {
-	return p.times >= onceTries || p.kind == sources.Rejected || p.kind == sources.Forbidden
-}
+func (d *delay) givenUp() bool { return d.times >= onceTries || d.refused() }
 
 // again is how long to wait for the first visit that is worth another try; false:
 // none is.
 func (f *follower) again() (wait time.Duration, ok bool) {
-	for _, p := range f.putOff {
-		if p.givenUp() {
+	for _, d := range f.delays {
+		if d.givenUp() {
 			continue
 		}
-		if left := time.Until(p.until); !ok || left < wait {
+		if left := time.Until(d.until); !ok || left < wait {
 			wait, ok = left, true
 		}
 	}

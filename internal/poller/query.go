@@ -14,6 +14,8 @@ type asked struct {
 	stamp   uint64
 	moves   int
 	request *state.Backfill
+
+	answered time.Time // when its answer had been read: the commit may be seconds later
 }
 
 // query is what the walk would ask for next. The caller holds lane.committing.

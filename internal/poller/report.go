@@ -221,7 +221,7 @@ func (w *worker) alive(k *walk, r *run) {
 	// Each time twice as late, and not at all of what is read again and again: an
 	// hour between two requests is the budget's, and nothing to tell.
 	since := time.Since(r.since)
-	again := k.name == sources.Sweep || k.name == sources.News && w.standing().Walked
+	again := k.name == sources.Sweep || k.name == sources.Follow || k.name == sources.News && w.standing().Walked
 	if again || w.p.shown || since <= max(progressEvery, 2*r.told) {
 		return
 	}

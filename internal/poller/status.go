@@ -108,7 +108,7 @@ func (w *worker) walkLocked(k *walk, now time.Time) WalkStatus {
 		out.Part = k.part.status()
 	}
 	if k.name == sources.Follow {
-		out.Planned, out.Overdue, out.PutOff = w.follow.count.planned, w.follow.count.due, w.follow.off
+		out.Planned, out.Overdue, out.PutOff = w.follow.count.planned, w.follow.count.due, w.follow.delayed
 	}
 	switch {
 	case k.name == sources.News:

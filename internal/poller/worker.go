@@ -88,6 +88,7 @@ type walk struct {
 	lostOdd  bool        // it was told that the state does not keep all odd entries
 	parts    trouble.Run // Page.Failed
 	lost     bool        // the last run had such a part
+	again    error       // one of them failed for a reason that passes; nil: none did
 	planTold string      // Page.Plan
 	planAt   time.Time
 
@@ -138,6 +139,7 @@ type run struct {
 	seen     map[uint64]struct{} // Vanish: hashes of the ids
 	shown    []uint64            // Lookup: the same; nil: nobody waits for them
 	part     bool                // a part of it could not be read
+	again    error               // and the last one of which that passes; nil: none
 	wakes    map[string]bool     // streams to wake when the staged items are committed
 }
 
@@ -171,7 +173,7 @@ func newWorker(p *Poller, s Stream, n int) (*worker, error) {
 		w.background.walks = append(w.background.walks, &walk{name: k.name, every: k.every, log: w.log.With("walk", k.name)})
 	}
 	if slices.Contains(s.Walks, sources.Follow) {
-		w.follow = &follower{putOff: make(map[string]*putOff), pending: make(map[string]state.Visit)}
+		w.follow = &follower{delays: make(map[string]*delay), pending: make(map[string]state.Visit)}
 		w.follow.walks = []*walk{{name: sources.Follow, log: w.log.With("walk", sources.Follow)}}
 	}
 	p.metrics.declare(s)

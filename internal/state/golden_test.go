@@ -196,8 +196,10 @@ func readableValue(name string, value []byte) string {
 		return number(value)
 	case "committed":
 		return moment(value)
-	case "<8 bytes of SHA-256 of the item id>", "u<due><visit id>", "v<due><visit id>":
+	case "<8 bytes of SHA-256 of the item id>":
 		return moment(value)
+	case "u<due><visit id>", "v<due><visit id>":
+		return moment(value) + " " + moment(value[8:])
 	}
 	return string(value)
 }

@@ -89,9 +89,9 @@ type Outcome struct {
 }
 
 // CommitPage saves the items of a page, the events that they cause, the visits that
-// it found and the cursor after them in one transaction. When nothing is new or changed and the page asks
-// for nothing else to be saved it writes nothing: the old cursor, which leads to
-// the same items again, is as good.
+// it found and the cursor after them in one transaction. When nothing is new or
+// changed and the page asks for nothing else to be saved it writes nothing: the old
+// cursor, which leads to the same items again, is as good.
 //
 // A crash before the commit leaves the cursor where it was, and the page is read
 // again; a crash after it leaves all of it done. There is nothing in between.

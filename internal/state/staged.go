@@ -83,9 +83,9 @@ func (db *DB) HasStaged(id StreamID, walk string) (waits, ends bool, err error) 
 // CommitStaged brings up to limit items that a walk has staged up to a Final page
 // into the records and the log, in order of their time, and with the last of them
 // the walk's cursor. It returns done when nothing is left. p gives the stream, walk,
-// marketplace, time, rules, what the last page did not say of its run, and
-// whether the walk was the first one: both only where that page has ended the run. A crash between two calls continues here:
-// what was committed is no longer staged.
+// marketplace, time, rules, what the last page did not say of its run, and whether
+// the walk was the first one: both only where that page has ended the run. A crash
+// between two calls continues here: what was committed is no longer staged.
 func (db *DB) CommitStaged(p Page, limit int) (out Outcome, done bool, err error) {
 	err = db.update(func(tx *bolt.Tx) error {
 		out, done = Outcome{Wrote: true}, false

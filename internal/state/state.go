@@ -56,10 +56,10 @@
 //	  <account>
 //	    <stream>
 //	      things
-//	        <visit id>   {"v":1,"created","due","urgent","history","version","found","seen"}   what is visited one by one; the bucket's own sequence gives the versions
+//	        <visit id>   {"v":1,"created","due","planned","urgent","history","version","found","seen"}   what is visited one by one; the bucket's own sequence gives the versions
 //	      plan
-//	        u<due><visit id>   the <created> of the thing, 0: none   urgent visits that are due some day
-//	        v<due><visit id>   the <created> of the thing, 0: none   the others
+//	        u<due><visit id>   16 bytes: the <created> of the thing, 0: none, and when it was planned   urgent visits that are due some day
+//	        v<due><visit id>   16 bytes: likewise   the others
 //	events
 //	  <sequence>  the event, exactly the line that every sink sends
 //	sinks

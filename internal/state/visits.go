@@ -44,7 +44,8 @@ type VisitCount struct {
 type visit struct {
 	V       int             `json:"v"`
 	Created int64           `json:"created,omitempty"`
-	Due     int64           `json:"due,omitempty"` // 0: not planned
+	Due     int64           `json:"due,omitempty"`     // 0: not planned
+	Planned int64           `json:"planned,omitempty"` // when that was decided
 	Urgent  bool            `json:"urgent,omitempty"`
 	History bool            `json:"history,omitempty"`
 	Version uint64          `json:"version"`
@@ -95,7 +96,19 @@ func (v *visit) planKey(id string) []byte {
 }
 
 // planValue saves those who count the plan from reading what is planned.
-func (v *visit) planValue() []byte { return binary.BigEndian.AppendUint64(nil, uint64(v.Created)) }
+func (v *visit) planValue() []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(make([]byte, 0, 16), uint64(v.Created)), uint64(v.Planned))
+}
+
+// clockBack is by how much the clock must have been set back for what was planned
+// before to be in doubt: less is what NTP does, and what a due time can be off by.
+const clockBack = time.Minute
+
+// early says whether a visit was planned later than now: with a clock that was ahead,
+// so nobody knows when it is due.
+func early(planValue []byte, now time.Time) bool {
+	return len(planValue) == 16 && int64(binary.BigEndian.Uint64(planValue[8:])) > now.Add(clockBack).UnixMilli()
+}
 
 func (v *visit) visit(stream, id string) Visit {
 	return Visit{Stream: stream, ID: id, Created: fromMilli(v.Created), Due: fromMilli(v.Due), Urgent: v.Urgent,
@@ -149,8 +162,9 @@ func compacted(raw json.RawMessage) (json.RawMessage, error) {
 }
 
 // found is what a visit that was found comes to, given what is saved; nil: nothing
-// has moved. What was planned stays planned, and what waits for its turn already
-// keeps its place: a thing that is found again and again is visited all the same.
+// has moved. What was planned stays planned, and comes no later for being found
+// again, nor behind others once it is due: a thing that is found again and again is
+// visited all the same.
 // Whether what it holds is history is decided when it is found for the first time,
 // and holds until it was visited.
 func found(was *visit, f *Visit, now time.Time) (*visit, error) {
@@ -159,6 +173,9 @@ func found(was *visit, f *Visit, now time.Time) (*visit, error) {
 		return nil, fmt.Errorf("visit %q: %w", f.ID, err)
 	}
 	next := visit{V: 1, Created: milli(f.Created), Due: dueMilli(f.Due), Urgent: f.Urgent && !f.Due.IsZero(), History: f.History, Found: shown}
+	if next.Due != 0 {
+		next.Planned = now.UnixMilli()
+	}
 	if was == nil {
 		return &next, nil
 	}
@@ -166,18 +183,20 @@ func found(was *visit, f *Visit, now time.Time) (*visit, error) {
 		return nil, nil
 	}
 	next.History, next.Seen = was.History, was.Seen
-	switch {
-	case next.Due == 0:
-		next.Due, next.Urgent = was.Due, was.Urgent
-	case was.Due != 0 && was.Due <= now.UnixMilli():
-		next.Due = min(next.Due, was.Due)
+	if next.Due == 0 {
+		next.Urgent = was.Urgent
+	} else if was.Due != 0 && was.Due <= now.UnixMilli() {
+		next.Urgent = next.Urgent || was.Urgent
+	}
+	if was.Due != 0 && (next.Due == 0 || was.Due <= next.Due) {
+		next.Due, next.Planned = was.Due, was.Planned
 	}
 	return &next, nil
 }
 
 // visited is what a visit that was made comes to; gone: there is nothing to visit
 // any more. One that was found again meanwhile stays as that planned it.
-func visited(was *visit, v *Visit) (next *visit, gone bool, err error) {
+func visited(was *visit, v *Visit, now time.Time) (next *visit, gone bool, err error) {
 	own := *was
 	if own.Seen, err = compacted(v.Seen); err != nil {
 		return nil, false, fmt.Errorf("visit %q: %w", v.ID, err)
@@ -186,7 +205,10 @@ func visited(was *visit, v *Visit) (next *visit, gone bool, err error) {
 	if own.Version != v.Version {
 		return &own, false, nil
 	}
-	own.Due, own.Urgent = dueMilli(v.Due), v.Urgent && !v.Due.IsZero()
+	own.Due, own.Planned, own.Urgent = dueMilli(v.Due), 0, v.Urgent && !v.Due.IsZero()
+	if own.Due != 0 {
+		own.Planned = now.UnixMilli()
+	}
 	return &own, v.Forget, nil
 }
 
@@ -204,7 +226,7 @@ func moveVisits(tx *bolt.Tx, p *Page) error {
 			if was == nil {
 				continue // forgotten already
 			}
-			next, gone, err := visited(was, v)
+			next, gone, err := visited(was, v, p.Now)
 			if err != nil {
 				return err
 			}
@@ -279,16 +301,22 @@ func (db *DB) Visit(stream StreamID, id string) (out Visit, ok bool, err error) 
 }
 
 // NextVisit returns the visit that a stream should make now: of those that are due
-// an urgent one first, then the one that is due longest. pass leaves one out, given
-// its id and version; each call of it costs the reading of a value. Nil: none is
-// due, and at is when the next one will be; zero: never, as it looks now.
-func (db *DB) NextVisit(stream StreamID, now time.Time, pass func(id string, version uint64) bool) (out *Visit, at time.Time, err error) {
+// an urgent one first, then the one that is due longest. Who asks with fair now and
+// then gets one that is not urgent, if any is due: else urgent ones could keep the
+// others waiting for ever. pass leaves one out, given its id and version; each call
+// of it costs the reading of a value. Nil: none is due, and at is when the next one
+// will be; zero: never, as it looks now.
+func (db *DB) NextVisit(stream StreamID, now time.Time, fair bool, pass func(id string, version uint64) bool) (out *Visit, at time.Time, err error) {
 	err = db.bolt.View(func(tx *bolt.Tx) error {
 		b := openVisits(tx, stream)
 		if b.plan == nil {
 			return nil
 		}
-		for _, first := range []byte{urgent, others} {
+		order := [2]byte{urgent, others}
+		if fair {
+			order = [2]byte{others, urgent}
+		}
+		for _, first := range order {
 			c := b.plan.Cursor()
 			for k, _ := c.Seek([]byte{first}); k != nil && k[0] == first; k, _ = c.Next() {
 				due, id := fromMilli(int64(binary.BigEndian.Uint64(k[1:]))), string(k[9:])
@@ -322,20 +350,27 @@ func (db *DB) NextVisit(stream StreamID, now time.Time, pass func(id string, ver
 const oldest = 21
 
 // CountVisits counts the planned visits of a stream by the age of the things, each
-// entry twice as old as the one before, from an hour on; and those that are due.
-// Things without a time of their own count as new. Its cost grows with the plan.
-func (db *DB) CountVisits(stream StreamID, now time.Time) (counts []VisitCount, due int, err error) {
+// entry twice as old as the one before, from an hour on; those that are due; and
+// those that are for BringForward. Things without a time of their own count as new.
+// Its cost grows with the plan.
+func (db *DB) CountVisits(stream StreamID, now time.Time) (counts []VisitCount, due, ahead int, err error) {
 	err = db.bolt.View(func(tx *bolt.Tx) error {
 		b := openVisits(tx, stream)
 		if b.plan == nil {
 			return nil
 		}
-		return b.plan.ForEach(func(k, created []byte) error {
+		return b.plan.ForEach(func(k, v []byte) error {
+			if len(k) < 9 || len(v) != 16 {
+				return fmt.Errorf("the plan has an entry %.40q of %d bytes, which syncd never writes", k, len(v))
+			}
 			if int64(binary.BigEndian.Uint64(k[1:])) <= now.UnixMilli() {
 				due++
 			}
+			if early(v, now) {
+				ahead++
+			}
 			step := 0
-			if ms := int64(binary.BigEndian.Uint64(created)); ms != 0 {
+			if ms := int64(binary.BigEndian.Uint64(v)); ms != 0 {
 				if age := now.Sub(time.UnixMilli(ms)); age > time.Hour {
 					step = min(bits.Len64(uint64((age-1)/time.Hour)), oldest) // an age of exactly 2 h is up to 2 h
 				}
@@ -348,9 +383,57 @@ func (db *DB) CountVisits(stream StreamID, now time.Time) (counts []VisitCount, 
 		})
 	})
 	if err != nil {
-		return nil, 0, fmt.Errorf("visits of %s: %w", stream, err)
+		return nil, 0, 0, fmt.Errorf("visits of %s: %w", stream, err)
 	}
-	return counts, due, nil
+	return counts, due, ahead, nil
+}
+
+// BringForward makes visits due at once that were planned with a clock which was
+// ahead by more than a minute: the time that they have may be years away. It goes
+// through the plan behind a key and changes up to limit of them in one transaction;
+// next is where to go on, empty at the end of the plan. A crash between two calls
+// leaves the rest to the next one who counts.
+func (db *DB) BringForward(stream StreamID, now time.Time, after string, limit int) (next string, n int, err error) {
+	err = db.update(func(tx *bolt.Tx) error {
+		b := openVisits(tx, stream)
+		next, n = "", 0
+		if b.plan == nil {
+			return errUpToDate
+		}
+		var keys []string
+		c := b.plan.Cursor()
+		for k, v := c.Seek([]byte(after)); k != nil && next == ""; k, v = c.Next() {
+			if !early(v, now) {
+				continue
+			}
+			if keys = append(keys, string(k)); len(keys) == limit {
+				next = string(k)
+			}
+		}
+		for _, k := range keys {
+			was, err := b.get(k[9:])
+			if err != nil {
+				return err
+			}
+			if was == nil {
+				continue
+			}
+			v := *was
+			v.Due, v.Planned = min(v.Due, now.UnixMilli()), now.UnixMilli()
+			if err := b.put(k[9:], was, &v); err != nil {
+				return err
+			}
+			n++
+		}
+		if n == 0 {
+			return errUpToDate
+		}
+		return nil
+	})
+	if err != nil && err != errUpToDate {
+		return after, 0, fmt.Errorf("visits of %s: %w", stream, err)
+	}
+	return next, n, nil
 }
 
 // AbandonVisit drops where the visit stands that a stream is in the middle of, and

@@ -54,7 +54,7 @@ func visitOf(t *testing.T, db *state.DB, id string) state.Visit {
 
 func nextOf(t *testing.T, db *state.DB, now time.Time, pass ...string) (string, time.Time) {
 	t.Helper()
-	v, at, err := db.NextVisit(answers, now, func(id string, _ uint64) bool { return slices.Contains(pass, id) })
+	v, at, err := db.NextVisit(answers, now, false, func(id string, _ uint64) bool { return slices.Contains(pass, id) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +91,19 @@ func TestNextVisit(t *testing.T) {
 	if want := []string{"urgent", "old", "new"}; !slices.Equal(got, want) {
 		t.Errorf("visits %q, want %q", got, want)
 	}
+	got = nil
 	if id, _ := nextOf(t, f.DB, day.Add(time.Minute)); id != "urgent" {
 		t.Errorf("%q goes first", id)
+	}
+	for _, want := range []string{"old", "new", "urgent", ""} { // who is fair looks at the others first
+		v, _, err := f.DB.NextVisit(answers, day, true, func(id string, _ uint64) bool { return slices.Contains(got, id) })
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case v == nil && want != "" || v != nil && v.ID != want:
+			t.Errorf("%+v goes first, want %q", v, want)
+		}
+		got = append(got, want)
 	}
 }
 
@@ -133,6 +144,18 @@ func TestFoundVisits(t *testing.T) {
 	finds(t, f.DB, day.Add(time.Hour), state.Visit{ID: "a", Created: day, Due: day.Add(time.Hour), Urgent: true, Found: raw(4)})
 	if v := visitOf(t, f.DB, "a"); !v.Due.Equal(day) {
 		t.Errorf("found again while it waits: %+v", v)
+	}
+	// And what is planned comes no later for it, however often that is.
+	for i := range 5 {
+		finds(t, f.DB, day, state.Visit{ID: "c", Due: day.Add(time.Duration(i+5) * time.Minute), Found: raw(i)})
+	}
+	if v := visitOf(t, f.DB, "c"); !v.Due.Equal(day.Add(5 * time.Minute)) {
+		t.Errorf("found again before it is due: %+v", v)
+	}
+	finds(t, f.DB, day, state.Visit{ID: "d", Due: day, Urgent: true, Found: raw(1)})
+	finds(t, f.DB, day, state.Visit{ID: "d", Due: day, Found: raw(2)})
+	if v := visitOf(t, f.DB, "d"); !v.Due.Equal(day) || !v.Urgent {
+		t.Errorf("urgent and due, and found again as another: %+v", v)
 	}
 	finds(t, f.DB, day, state.Visit{ID: "b", Due: day, Found: raw(1)}) // the same, but now to be visited
 	if v := visitOf(t, f.DB, "b"); !v.Due.Equal(day) {
@@ -175,9 +198,9 @@ func TestCountVisits(t *testing.T) {
 		finds(t, f.DB, day, state.Visit{ID: fmt.Sprint(i), Created: day.Add(-age), Due: day.Add(time.Duration(i-3) * time.Hour)})
 	}
 	finds(t, f.DB, day, state.Visit{ID: "timeless", Due: day.Add(time.Hour)}, state.Visit{ID: "not planned", Created: day})
-	counts, due, err := f.DB.CountVisits(answers, day)
-	if err != nil || due != 4 {
-		t.Error(due, err)
+	counts, due, ahead, err := f.DB.CountVisits(answers, day)
+	if err != nil || due != 4 || ahead != 0 {
+		t.Error(due, ahead, err)
 	}
 	got := make(map[time.Duration]int)
 	for i, c := range counts {
@@ -190,6 +213,58 @@ func TestCountVisits(t *testing.T) {
 	}
 	if want := map[time.Duration]int{time.Hour: 3, 2 * time.Hour: 2, 4 * time.Hour: 1, 1024 * time.Hour: 1, time.Hour << 21: 1}; !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// What was planned with a clock that was ahead is due when the clock was set right,
+// be it found or visited then, and be it found again meanwhile; and nothing else is.
+func TestBringForward(t *testing.T) {
+	f := open(t)
+	wrong := day.AddDate(1, 0, 0)
+	var all []string
+	for i := range 7 {
+		id := fmt.Sprint("t", i)
+		all = append(all, id)
+		finds(t, f.DB, day, state.Visit{ID: id, Due: day.Add(-time.Hour), Found: raw(1)})
+		visits(t, f.DB, wrong, state.Visit{ID: id, Version: visitOf(t, f.DB, id).Version, Due: wrong.Add(time.Hour), Urgent: i == 3})
+	}
+	finds(t, f.DB, day, state.Visit{ID: "t5", Found: raw(2)}) // which plans nothing
+	finds(t, f.DB, wrong, state.Visit{ID: "found", Due: wrong}, state.Visit{ID: "remembered"})
+	finds(t, f.DB, day.Add(time.Minute), state.Visit{ID: "a little", Due: day.Add(time.Hour)})
+	finds(t, f.DB, day, state.Visit{ID: "right", Due: day.Add(2 * time.Hour)})
+	if _, due, ahead, err := f.DB.CountVisits(answers, day); due != 0 || ahead != 8 || err != nil {
+		t.Errorf("%d visits are due, and %d were planned with a clock that was ahead: %v", due, ahead, err)
+	}
+	steps, moved, after := 0, 0, ""
+	for {
+		next, n, err := f.DB.BringForward(answers, day, after, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkState(t, f.DB)
+		steps, moved = steps+1, moved+n
+		if after = next; next == "" {
+			break
+		}
+	}
+	if steps != 3 || moved != 8 {
+		t.Errorf("%d were brought forward in %d steps", moved, steps)
+	}
+	var got []string
+	for range 8 {
+		id, _ := nextOf(t, f.DB, day, got...)
+		got = append(got, id)
+	}
+	id, at := nextOf(t, f.DB, day, got...)
+	if got[0] != "t3" || id != "" || !at.Equal(day.Add(time.Hour)) || visitOf(t, f.DB, "remembered").Due != (time.Time{}) {
+		t.Errorf("%q are due, and then %q at %s", got, id, at)
+	}
+	if slices.Sort(got); !slices.Equal(got, append([]string{"found"}, all...)) {
+		t.Errorf("%q are due", got)
+	}
+	n := f.n
+	if next, moved, err := f.DB.BringForward(answers, day, "", 3); next != "" || moved != 0 || err != nil || f.n != n {
+		t.Errorf("again: %q, %d, %v, %d commits", next, moved, err, f.n-n)
 	}
 }
 
@@ -281,16 +356,19 @@ func TestCheckTellsVisits(t *testing.T) {
 	key := func(first string, due time.Time, id string) []byte {
 		return append(binary.BigEndian.AppendUint64([]byte(first), uint64(due.UnixMilli())), id...)
 	}
-	created := binary.BigEndian.AppendUint64(nil, 0)
+	created := binary.BigEndian.AppendUint64(make([]byte, 8), uint64(day.UnixMilli()))
 	for name, spoil := range map[string]func(b, things, plan *bolt.Bucket) error{
 		"not planned":   func(_, _, plan *bolt.Bucket) error { return plan.Delete(key("v", day, "a")) },
 		"planned twice": func(_, _, plan *bolt.Bucket) error { return plan.Put(key("u", day, "a"), created) },
 		"at another time": func(_, _, plan *bolt.Bucket) error {
 			return errors.Join(plan.Delete(key("v", day, "a")), plan.Put(key("v", day.Add(1e6), "a"), created))
 		},
-		"another age": func(_, _, plan *bolt.Bucket) error { return plan.Put(key("v", day, "a"), []byte("12345678")) },
-		"gone":        func(_, things, _ *bolt.Bucket) error { return things.Delete([]byte("a")) },
-		"no value":    func(_, things, _ *bolt.Bucket) error { return things.Put([]byte("a"), []byte(`{"v":1`)) },
+		"another age": func(_, _, plan *bolt.Bucket) error {
+			return plan.Put(key("v", day, "a"), binary.BigEndian.AppendUint64([]byte("12345678"), uint64(day.UnixMilli())))
+		},
+		"another plan": func(_, _, plan *bolt.Bucket) error { return plan.Put(key("v", day, "a"), make([]byte, 16)) },
+		"gone":         func(_, things, _ *bolt.Bucket) error { return things.Delete([]byte("a")) },
+		"no value":     func(_, things, _ *bolt.Bucket) error { return things.Put([]byte("a"), []byte(`{"v":1`)) },
 		"from the future": func(_, things, _ *bolt.Bucket) error {
 			return things.Put([]byte("b"), []byte(`{"v":1,"version":3}`))
 		},
@@ -349,8 +427,11 @@ func TestVisitsModel(t *testing.T) {
 						next.seen, next.history, next.given, next.version = m.seen, m.history, m.given, m.version+1
 						if v.Due.IsZero() {
 							next.due, next.urgent = m.due, m.urgent
-						} else if !m.due.IsZero() && !m.due.After(now) && m.due.Before(v.Due) {
-							next.due = m.due
+						} else if !m.due.IsZero() {
+							next.urgent = next.urgent || m.urgent && !m.due.After(now)
+							if m.due.Before(v.Due) {
+								next.due = m.due
+							}
 						}
 					}
 					model[id] = next
