@@ -61,6 +61,10 @@ type Config struct {
 	// it, whatever its status. It must be quick and safe for concurrent use. Nil:
 	// nobody wants to know.
 	Heard func(date time.Time)
+
+	// Told is told what came of each request for the budget, as the budget itself is:
+	// for who has paid for it elsewhere. Nil: nobody has.
+	Told func(a Answer)
 }
 
 // Client reads one API group of one account. It is safe for concurrent use.
@@ -194,6 +198,14 @@ func (c *Client) wait(ctx context.Context) (waiting context.Context, done func()
 	}
 }
 
+// answered ends a request for its budget.
+func (c *Client) answered(grant *Grant, a Answer) {
+	grant.Answered(a)
+	if c.cfg.Told != nil {
+		c.cfg.Told(a)
+	}
+}
+
 // refuse sends those away that wait.
 func (c *Client) refuse(refusal error) {
 	c.mu.Lock()
@@ -207,20 +219,27 @@ func (c *Client) refuse(refusal error) {
 func (c *Client) pay(ctx context.Context, r Request) (*Grant, *place, error) {
 	ctx, done := c.wait(ctx)
 	defer done()
-	grant, err := c.acquire(ctx, r)
-	if err != nil {
-		return nil, nil, err
-	}
-	c.cfg.Metrics.waited(c.cfg.Marketplace, methodOf(c.budget(r)), grant.Waited)
-	if r.Lane == nil {
-		return grant, nil, nil
-	}
-	place, err := r.Lane.take(ctx, r.flow())
-	if err != nil {
+	for {
+		grant, err := c.acquire(ctx, r)
+		if err != nil {
+			return nil, nil, err
+		}
+		var place *place
+		if r.Lane != nil {
+			place, err = r.Lane.take(ctx, r.flow())
+		}
+		if err == nil && (place == nil || r.Window == nil || r.Window.open()) {
+			c.cfg.Metrics.waited(c.cfg.Marketplace, methodOf(c.budget(r)), grant.Waited)
+			return grant, place, nil
+		}
+		// While it waited in the lane an answer may have said that nothing is left of what
+		// it had paid from: then it stands in line once more.
 		grant.Answered(Answer{Remaining: -1, Unsent: true})
-		return nil, nil, err
+		if err != nil {
+			return nil, nil, err
+		}
+		place.leave(true)
 	}
-	return grant, place, nil
 }
 
 func (c *Client) acquire(ctx context.Context, r Request) (*Grant, error) {
@@ -307,7 +326,7 @@ func (c *Client) Do(ctx context.Context, r Request) (Response, error) {
 		GotConn: func(httptrace.GotConnInfo) { limit.leaves() },
 	}), r.method(), u.String(), body)
 	if err != nil {
-		grant.Answered(Answer{Remaining: -1, Unsent: true})
+		c.answered(grant, Answer{Remaining: -1, Unsent: true})
 		return Response{}, c.failed(r, &sources.Error{Kind: sources.Rejected, Err: err})
 	}
 	req.ContentLength, req.Close = length, c.cfg.Close
@@ -324,7 +343,7 @@ func (c *Client) Do(ctx context.Context, r Request) (Response, error) {
 	if err != nil {
 		left := limit.left() // without a connection nothing can have
 		ended = !left
-		grant.Answered(Answer{Remaining: -1, Lost: left, Unsent: !left})
+		c.answered(grant, Answer{Remaining: -1, Lost: left, Unsent: !left})
 		return Response{}, c.failed(r, &sources.Error{Kind: sources.Temporary, Unsent: !left, Err: networkError(ctx, err)})
 	}
 	defer resp.Body.Close()
@@ -379,7 +398,7 @@ func (c *Client) account(r Request, grant *Grant, place *place, resp *http.Respo
 	}
 	a := read(resp)
 	a.Parallel = a.Throttled && c.cfg.Parallel != nil && c.cfg.Parallel(text)
-	grant.Answered(a)
+	c.answered(grant, a)
 	if !a.Throttled {
 		return time.Time{}
 	}

@@ -280,3 +280,51 @@ func TestLaneQueue(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// TestClosedWhileInLine: a request that has been granted its call and waits in the lane
+// does not leave when the answer to another one says that nothing is left, be it by a
+// 420 or by what remains. It goes when the window opens.
+func TestClosedWhileInLine(t *testing.T) {
+	for _, refused := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			sourcetest.SetClock()
+			n := sourcetest.NewNetwork(t)
+			var mu sync.Mutex
+			var times []time.Time
+			until := time.Now().Truncate(time.Hour).Add(time.Hour)
+			n.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				mu.Lock()
+				times = append(times, time.Now())
+				mu.Unlock()
+				time.Sleep(2 * time.Second)
+				w.Header().Set("X-RateLimit-Resource-Limit", "100000")
+				if time.Now().Before(until) {
+					w.Header().Set("X-RateLimit-Resource-Remaining", "0")
+					w.Header().Set("X-RateLimit-Resource-Until", until.UTC().Format(http.TimeFormat))
+					if refused {
+						w.WriteHeader(420)
+					}
+				}
+				_, _ = io.WriteString(w, "{}")
+			}))
+			p := startLaned(t, n, newLedger())
+			var all sync.WaitGroup
+			for range 4 { // one of them is in flight, in the first seconds of a process
+				all.Go(func() { _ = p.request(t.Context(), sources.News, "/") })
+			}
+			all.Wait()
+			early := 0
+			for _, at := range times {
+				if at.Before(until) {
+					early++
+				}
+			}
+			if early != 1 || len(times) != 4 {
+				t.Errorf("refused %t: %d requests before %s, expected the one that was in flight; %d in all, expected 4: %v", refused, early, until, len(times), times)
+			}
+			if s := p.status(); s.Waiting != 0 || s.Used > 4 {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}

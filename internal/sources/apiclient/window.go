@@ -278,7 +278,7 @@ func (w *Window) Acquire(ctx context.Context, f Flow) (*Grant, error) {
 	}
 	undo := w.queue.serve(who, now)
 	if w.owed >= w.leased {
-		if err := w.saveLocked(max(1, w.calls/100)); err != nil {
+		if err := w.saveLocked(w.leaseLocked()); err != nil {
 			undo()
 			return nil, w.unsavedError(err)
 		}
@@ -291,6 +291,30 @@ func (w *Window) Acquire(ctx context.Context, f Flow) (*Grant, error) {
 	w.owed++
 	w.inFlight[w.sent] = struct{}{}
 	return &Grant{budget: w, number: w.sent, Waited: now.Sub(start)}, nil
+}
+
+// leaseLocked is how many calls are saved as spent at once, which a crash costs. What
+// the limit really is must be known before that can be more than one.
+func (w *Window) leaseLocked() int {
+	if !w.heard {
+		return 1
+	}
+	return max(1, w.calls/100)
+}
+
+// open reports whether what was granted before may leave now: a 420 has closed the
+// window since, or others have left less than is granted, where it may not.
+func (w *Window) open() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	w.lookLocked(now)
+	for _, c := range w.caps {
+		if c.left < 0 && c.ends.After(now) {
+			return false
+		}
+	}
+	return !w.closed.After(now)
 }
 
 // answered is Grant.Answered.

@@ -145,8 +145,9 @@ func (w *Window) saveLocked(more int) error {
 // saveOrLogLocked saves what the next process should know; a failure costs it that,
 // unless this one lives until the ledger works again.
 func (w *Window) saveOrLogLocked(otherwise string) {
-	// What the ledger has granted and nobody has used may be used after this as before.
-	if err := w.saveLocked(max(w.leased-w.owed, 0)); err != nil {
+	// What the ledger has granted and nobody has used may be used after this as before,
+	// but for what is too much by a limit that has come down.
+	if err := w.saveLocked(min(max(w.leased-w.owed, 0), w.leaseLocked())); err != nil {
 		w.unsaved = true
 		w.log.Error("a budget could not be saved: "+otherwise, "budget", w.key.String(), "err", err)
 	}
