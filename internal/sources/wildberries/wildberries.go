@@ -102,7 +102,7 @@ func Streams() []sources.Stream {
 	}
 }
 
-// Config is one account. All fields but Heard are required.
+// Config is one account. All fields but Heard and Told are required.
 type Config struct {
 	Account     string
 	Tokens      map[string]string // by API group
@@ -113,7 +113,8 @@ type Config struct {
 	Transport   http.RoundTripper
 	UserAgent   string
 	Grace       time.Duration
-	Heard       func(date time.Time) // is told the marketplace's clock with every answer that says it; see apiclient.Config
+	Heard       func(date time.Time)     // is told the marketplace's clock with every answer that says it; see apiclient.Config
+	Told        func(a apiclient.Answer) // see apiclient.Config
 }
 
 // Client reads one account. It is safe for concurrent use.
@@ -159,7 +160,7 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.groups[group], err = apiclient.New(apiclient.Config{
 			Account: cfg.Account, Marketplace: Marketplace, Budget: group, BaseURL: cfg.Endpoints[group], Token: raw,
-			UserAgent: cfg.UserAgent, Bucket: bucket, Metrics: cfg.Metrics, Transport: cfg.Transport, Grace: cfg.Grace, Heard: cfg.Heard,
+			UserAgent: cfg.UserAgent, Bucket: bucket, Metrics: cfg.Metrics, Transport: cfg.Transport, Grace: cfg.Grace, Heard: cfg.Heard, Told: cfg.Told,
 			Classify: func(status int, body []byte) *sources.Error { return classify(group, status, body) },
 		})
 		if err != nil {

@@ -247,7 +247,7 @@ func (c *Client) chat(ctx context.Context, q sources.Query, id string) (listing.
 // hopeless returns err as the failure of a part that a run leaves out, where the same
 // request can only fail again, and others may work; nil: it is something else.
 func hopeless(err error) *sources.Error {
-	if e, ok := errors.AsType[*sources.Error](err); ok && e.Kind == sources.Rejected && e.Scope == sources.ScopeRequest {
+	if e, ok := errors.AsType[*sources.Error](err); ok && (e.Kind == sources.Rejected || e.Kind == sources.Forbidden) && e.Scope == sources.ScopeRequest {
 		return e
 	}
 	return nil

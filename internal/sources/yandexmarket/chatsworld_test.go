@@ -21,6 +21,7 @@ type chatWorld struct {
 	history int                                     // of messages
 	order   func(now time.Time, a, b *fakeChat) int // of the list; nil: by id
 	mix     *rand.Rand                              // nil: pages are in order
+	scatter func(all []string)                      // of messages, on each request; nil: they keep their order
 	newest  bool                                    // messages come from the newest on
 	from    func(m *fakeMessage, from int64, anchor *fakeMessage) bool
 	life    int // a page token is good for so many requests; 0: for ever
@@ -213,6 +214,9 @@ func (w *chatWorld) messages(c call) (int, string) {
 	}
 	if w.newest {
 		slices.Reverse(all)
+	}
+	if w.scatter != nil {
+		w.scatter(all)
 	}
 	return w.answer(c, "messages", all, w.history)
 }

@@ -84,6 +84,9 @@ func newestFirst(items []sources.Item) bool {
 // queued fetches the next page of the children of the first parent of the queue.
 func (c *Client) queued(ctx context.Context, q sources.Query, d *dated, r *datedRun, page *sources.Page) error {
 	done, err := c.readChildren(ctx, q, d, r.Queue[0], &r.Child, page)
+	if e := hopeless(err); e != nil {
+		page.Failed, r.Partial, done, err = e, true, true, nil
+	}
 	if done {
 		r.Queue, r.Child = r.Queue[1:], careful{}
 	}

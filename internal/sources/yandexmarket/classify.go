@@ -57,7 +57,8 @@ func classify(status int, body []byte) *sources.Error {
 		e.Kind, e.Scope = sources.Forbidden, sources.ScopeStream
 		e.Hint = "sellers of Market Yandex Go do not have this: switch the stream off"
 	case status == http.StatusForbidden:
-		e.Kind, e.Scope = sources.Forbidden, sources.ScopeStream
+		// Of one chat or one store, for all that is known: the rest goes on.
+		e.Kind = sources.Forbidden
 		e.Hint = "see that business_id and campaigns are those of the key"
 	case status == statusEnhanceYourCalm, status == http.StatusTooManyRequests:
 		e.Kind = sources.RateLimited

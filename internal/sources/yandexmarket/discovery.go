@@ -26,6 +26,7 @@ const (
 type store struct {
 	ID    int64  `json:"id"`
 	Off   bool   `json:"off,omitempty"`   // the marketplace says that its API is switched off, or does not show it any more
+	State string `json:"state,omitempty"` // of one that is off: its apiAvailability; empty: the marketplace does not show it
 	Found int64  `json:"found,omitempty"` // when it was discovered, by the clock that is behind, Unix seconds; 0: with the first
 	Shown uint64 `json:"shown,omitempty"` // the last discovery that showed it
 
@@ -37,6 +38,8 @@ type store struct {
 	Past    *reading `json:"past,omitempty"`    // of what was there before the first one, which takes as many runs as it takes
 	Failing bool     `json:"failing,omitempty"` // it could not be read the last time
 	Run     uint64   `json:"run,omitempty"`     // the last run that is through with it
+
+	Again *storeAgain `json:"again,omitempty"` // nil: it does not wait to be tried again in this run
 }
 
 // discovery is a reading of the list of stores.
@@ -135,7 +138,9 @@ func (c *Client) discover(ctx context.Context, q sources.Query, cur *returnsCurs
 	}
 	for _, s := range ours {
 		if st := c.find(cur, s.id, at); st != nil {
-			st.Off, st.Shown = s.off(), cur.Discoveries
+			if st.Off, st.State, st.Shown = s.off(), "", cur.Discoveries; st.Off {
+				st.State = s.state
+			}
 		} else if c.reads(s.id) {
 			page.Note = fmt.Sprintf("the business has more than %d stores: the rest is not read", maxStores)
 		}
@@ -152,7 +157,7 @@ func (c *Client) discover(ctx context.Context, q sources.Query, cur *returnsCurs
 	if note == "" {
 		for i := range cur.Stores {
 			if st := &cur.Stores[i]; st.Shown != cur.Discoveries {
-				st.Off = !slices.Contains(c.cfg.Campaigns, st.ID)
+				st.Off, st.State = !slices.Contains(c.cfg.Campaigns, st.ID), ""
 			}
 		}
 		if len(hidden) > 0 {
@@ -163,8 +168,34 @@ func (c *Client) discover(ctx context.Context, q sources.Query, cur *returnsCurs
 	}
 	if page.Note == "" && !slices.ContainsFunc(cur.Stores, c.readable) {
 		page.Note = "the business has no store whose API is available: there are no returns to read until it has one"
+		if out := c.leftOut(cur); out != "" {
+			page.Note += ": " + out
+		}
 	}
 	return cur.page(page)
+}
+
+// leftOutNamed is how many stores that are not read are named.
+const leftOutNamed = 10
+
+// leftOut names the stores that are not read, since they are off, and says why; empty:
+// there are none.
+func (c *Client) leftOut(cur *returnsCursor) string {
+	var named []string
+	others := 0
+	for _, st := range cur.Stores {
+		switch {
+		case !st.Off || !c.reads(st.ID):
+		case len(named) >= leftOutNamed:
+			others++
+		default:
+			named = append(named, fmt.Sprintf("%d (%s)", st.ID, cmp.Or(unavailable[st.State], "not shown to the key")))
+		}
+	}
+	if others > 0 {
+		named = append(named, several(others, "other"))
+	}
+	return strings.Join(named, ", ")
 }
 
 // own are those of shops that are of the business of the account. other is another

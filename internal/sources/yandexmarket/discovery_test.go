@@ -53,6 +53,7 @@ func TestDiscoveryHourly(t *testing.T) {
 // TestDisabledStore: it costs no request, is looked at again, and when it comes back
 // after days nothing is lost that happened meanwhile.
 func TestDisabledStore(t *testing.T) {
+	words := map[string]string{"disabled": "(switched off, since nothing was on offer for 90 days)", "not shown": "(not shown to the key)"}
 	for name, set := range map[string]func(o *outlet, off bool){
 		"disabled": func(o *outlet, off bool) {
 			if o.state = "AVAILABLE"; off {
@@ -78,8 +79,14 @@ func TestDisabledStore(t *testing.T) {
 			}
 			set(m.outlets[1], false)
 			time.Sleep(time.Hour)
+			if !strings.HasPrefix(w.plan, "1 store: 1 request a run, of 4999 an hour for each store; not read: 8 (") || !strings.Contains(w.plan, words[name]) {
+				t.Errorf("%s: the plan is %q", name, w.plan)
+			}
 			if p := w.run(); p.Partial || len(w.failed) > 0 {
 				t.Errorf("%s: %+v, failed %v", name, p, w.failed)
+			}
+			if strings.Contains(w.plan, "not read") {
+				t.Errorf("%s: the plan is %q", name, w.plan)
 			}
 			for _, g := range late {
 				if !w.has(8, g) || w.old[fmt.Sprintf("8/%d", g.id)] {
@@ -260,6 +267,9 @@ func TestConfiguredStores(t *testing.T) {
 		if len(w.notes) != 1 || !strings.Contains(w.notes[0], "9") || strings.Contains(w.notes[0], "8") {
 			t.Errorf("notes %q", w.notes)
 		}
+		if !strings.HasSuffix(w.plan, "; not read: 8 (switched off by hand)") {
+			t.Errorf("the plan is %q", w.plan)
+		}
 		// One that leaves the configuration goes on where it was when it comes back.
 		w.source = openStores(t, m, 7)
 		for range 3 {
@@ -296,6 +306,22 @@ func TestNoStores(t *testing.T) {
 		w := newWalker(t, openStores(t, m), sources.News)
 		if p := w.run(); !p.Done || len(w.notes) != 1 || p.Partial {
 			t.Errorf("last page %+v, notes %q", p, w.notes)
+		}
+	}))
+}
+
+// TestAllStoresOff: that there is nothing to read is said, with the stores and why.
+func TestAllStoresOff(t *testing.T) {
+	synctest.Test(t, bubble(func(t *testing.T) {
+		m := newMarket(t)
+		for i := range 30 {
+			m.outlets = append(m.outlets, &outlet{id: 1 + i, state: "DISABLED_BY_NO_PLACEMENT_TYPE"})
+		}
+		w := newWalker(t, openStores(t, m), sources.News)
+		w.run()
+		const want = "1 (switched off for want of a placement), 2 ("
+		if len(w.notes) != 1 || !strings.Contains(w.notes[0], want) || !strings.HasPrefix(w.plan, "not read: "+want) || !strings.HasSuffix(w.plan, ", 20 others") {
+			t.Errorf("notes %q, plan %q", w.notes, w.plan)
 		}
 	}))
 }

@@ -22,6 +22,7 @@ var feedbacks = &dated{
 	filter:    feedbacksFilter,
 	shown:     184 * day, // by the sweep, which takes the marketplace's own six months
 	published: true,
+	byID:      "feedbackIds",
 	shows:     showsComments,
 	silent: func(found json.RawMessage) bool {
 		return string(found) == string(noComments) || string(found) == string(noCommentsYet)
@@ -34,8 +35,8 @@ var feedbacks = &dated{
 // dates are those of creation or of publication. So News reads whole days back each
 // time, and the end of the list where it is known: see latecomers. Nothing says that a
 // review was edited, but that it needs a reaction again, which is what the sweep asks for;
-// it shows reviews of any age that were published late as well. What no sign tells is
-// read by Full.
+// it shows reviews of any age that were published late as well, and by their absence those
+// that were answered. What no sign tells is read by Full.
 func (c *Client) goodsFeedbacks(ctx context.Context, q sources.Query) (sources.Page, error) {
 	if q.Walk == sources.Follow {
 		return c.follow(ctx, q, feedbacks)

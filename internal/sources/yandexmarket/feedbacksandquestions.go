@@ -39,6 +39,9 @@ type dated struct {
 	published bool
 	// shows is what an entry tells of its children; nil: nothing.
 	shows func(q sources.Query, body json.RawMessage) json.RawMessage
+	// byID is the member of a request that asks for entries by their ids, alone; empty:
+	// see waited.
+	byID string
 	// silent says by what was shown that there are no children, as it seems.
 	silent func(found json.RawMessage) bool
 }
@@ -62,7 +65,8 @@ type datedCursor struct {
 	Newest  int64       `json:"newest,omitempty"`  // News: up to here all has been read; 0: no run is complete yet
 	Wide    int64       `json:"wide,omitempty"`    // News: when the last run began that read the whole Query.Window
 	Late    *latecomers `json:"late,omitempty"`    // News, of reviews
-	Waiting []int64     `json:"waiting,omitempty"` // Sweep, of questions: those that waited for an answer; sorted, at most waitingMost
+	Past    *unread     `json:"past,omitempty"`    // News: what the first reading has not read
+	Waiting []int64     `json:"waiting,omitempty"` // Sweep: those that waited for an answer; sorted, at most waitingMost
 	Run     *datedRun   `json:"run,omitempty"`     // the run that is going on
 }
 
@@ -90,19 +94,25 @@ type datedRun struct {
 	Queue []string `json:"queue,omitempty"` // Backfill: the parents whose children are read before the next page
 	Child careful  `json:"child,omitzero"`  // of the first of them
 
-	Left []int64 `json:"left,omitempty"` // Sweep, of questions: of Waiting, those that the run has not shown
+	Past   bool     `json:"past,omitempty"`   // behind the windows and the latecomers: those that are unread
+	Others []window `json:"others,omitempty"` // of which these come behind the window
+	Lacks  int64    `json:"lacks,omitempty"`  // Backfill: since when answers have had no list, in a row
+
+	Left []int64 `json:"left,omitempty"` // Sweep: of Waiting, those that the run has not shown
 	Now  []int64 `json:"now,omitempty"`  // and those that it has shown, for the next run
+	Ask  int     `json:"ask,omitempty"`  // behind the list: so many of Left are asked for at once
 }
 
 func (c *datedCursor) sound(d *dated) bool {
-	return datable(c.Newest, c.Wide) && c.Late.sound() && idsSound(c.Waiting) && (c.Run == nil || c.Run.sound(c, d))
+	return datable(c.Newest, c.Wide) && c.Late.sound() && c.Past.sound(d) && idsSound(c.Waiting) && (c.Run == nil || c.Run.sound(c, d))
 }
 
 func (r *datedRun) sound(c *datedCursor, d *dated) bool {
 	return sources.Times(r.Asked) && datable(r.Began, r.Newest, r.Floor, r.From, r.Empty, r.Latest) && sources.Counts(max(r.Trend, -r.Trend)) &&
 		r.Floor <= r.From && (r.To == 0 || r.From < r.To && r.To-r.From <= seconds(d.span+d.step)) && r.careful.sound() && r.Child.sound() &&
 		len(r.Queue) <= queueMost && !slices.ContainsFunc(r.Queue, func(id string) bool { return !askable(id) }) &&
-		(!r.Late || c.Late != nil) && (!r.Over || len(r.Queue) > 0) && idsSound(r.Left) && idsSound(r.Now)
+		(!r.Late || c.Late != nil) && (!r.Over || len(r.Queue) > 0) && (!r.Past || c.Past != nil && r.To > 0) && windowsSound(r.Others, d) && datable(r.Lacks) &&
+		idsSound(r.Left) && idsSound(r.Now) && (r.Ask == 0 || d.byID != "" && r.Ask > 0 && r.Ask <= askMost && len(r.Left) > 0)
 }
 
 // datable says whether these can be times of a request, in seconds.
@@ -125,8 +135,8 @@ func (s *careful) after(m method, l listing.Listing) (done bool, note string) {
 	return s.scan.after(m, l)
 }
 
-// queueMost bounds the parents of one page.
-const queueMost = 200
+// queueMost bounds the parents whose children wait for the end of their list.
+const queueMost = 2000
 
 // begin starts a run.
 func (c *datedCursor) begin(q sources.Query, d *dated) {
@@ -157,10 +167,12 @@ func (c *datedCursor) begin(q sources.Query, d *dated) {
 		case !first && (!d.published || c.Late != nil || c.Wide <= now && now < c.Wide+seconds(day)):
 			r.Floor = back(c.Newest, q.Overlap+d.slack)
 		case first && q.Since.IsZero():
+			c.Past = nil
 			r.Wide, r.Twice = true, true
 		case first:
 			// What is older than Since is read for its record: an edit soon after the start
 			// is a change then.
+			c.Past = nil
 			r.Wide, r.Twice = true, true
 			r.Floor = min(back(q.Since.Unix(), q.Overlap+d.slack), window)
 		default:
@@ -190,6 +202,8 @@ func (r *datedRun) next(d *dated) (note string) {
 		r.Empty = 0
 	}
 	switch {
+	case r.Past:
+		r.other()
 	case r.From <= max(r.Floor, listing.Oldest.Unix()), r.Floor == 0 && r.Empty >= seconds(emptyFor):
 		r.Over = true
 	case r.To > 0 && r.Latest > r.To+seconds(2*day) && r.Latest == r.Newest:
@@ -199,7 +213,7 @@ func (r *datedRun) next(d *dated) (note string) {
 		r.To = r.From + seconds(d.step)
 		r.From = max(r.Floor, r.From-seconds(d.span), listing.Oldest.Unix())
 	}
-	r.Again, r.careful = false, careful{}
+	r.Again, r.careful = false, careful{Doubt: r.Past}
 	r.restart()
 	return note
 }
@@ -233,8 +247,12 @@ func (c *datedCursor) after(d *dated, l listing.Listing) (last bool, note string
 			c.Late = lateFrom(r.From, r.Trend, asked, latest)
 		}
 	}
+	c.prove(l, d)
 	if said := r.next(d); said != "" {
 		note = said
+	}
+	if c.Past != nil && r.first() && r.Over && r.Floor == 0 {
+		c.Past.End = r.From
 	}
 	return last, note
 }
@@ -242,9 +260,7 @@ func (c *datedCursor) after(d *dated, l listing.Listing) (last bool, note string
 // look takes note of what a page shows of times, in the order of its entries.
 func (r *datedRun) look(l listing.Listing) {
 	if r.Began == 0 {
-		if r.Began = l.Now.Unix(); !l.Date.IsZero() {
-			r.Began = l.Date.Unix() // ours may be ahead, and would make a gap
-		}
+		r.Began = max(behind(time.UnixMilli(r.Asked), l.Date).Unix(), 1) // the other one may be ahead, and would make a gap
 	}
 	r.Newest = max(r.Newest, newest(l))
 	if r.Pages == 0 {
@@ -261,6 +277,9 @@ func (c *datedCursor) end(q sources.Query) {
 		// an item from the future from hiding the rest; the other one keeps a run from
 		// becoming long where nothing has happened for years.
 		c.Newest = max(c.Newest, min(r.Newest, r.Began), r.Began-seconds(windowOf(q)), 1)
+		if c.Past != nil && len(c.Past.Windows) == 0 {
+			c.Past = nil
+		}
 	}
 	c.Run = nil
 }
@@ -276,11 +295,16 @@ func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sour
 		cur.begin(q, d)
 	}
 	r := cur.Run
-	page := sources.Page{Began: time.UnixMilli(r.Asked)}
+	page := sources.Page{Began: time.UnixMilli(r.Asked), History: r.Past}
+	first = first || r.Past
+	listed := r.Ask == 0
 	var err error
 	switch {
-	case len(r.Queue) > 0:
+	// The list first, as long as it is to go on: its page token may not live for long.
+	case len(r.Queue) > 0 && (r.Token == "" || len(r.Queue) > queueMost-getFeedbacks.most):
 		err = c.queued(ctx, q, d, r, &page)
+	case !listed:
+		err = c.readGone(ctx, q, d, &cur, &page)
 	case r.Late:
 		err = c.readLate(ctx, q, d, &cur, &page)
 	default:
@@ -294,16 +318,19 @@ func (c *Client) readDated(ctx context.Context, q sources.Query, d *dated) (sour
 			return sources.Page{}, err
 		}
 	}
-	if r.Over && len(r.Queue) == 0 {
-		if q.Walk == sources.News && cur.Late != nil && !r.Wide && !r.Late {
-			r.Over, r.Late, r.careful = false, true, careful{scan: scan{Token: cur.Late.Token}}
-		} else {
-			page.Done, page.Partial, page.Progress = true, r.Partial, 1
+	if q.Walk == sources.Sweep && listed {
+		if err := cur.waited(q, d, &page); err != nil {
+			return sources.Page{}, err
 		}
 	}
-	if q.Walk == sources.Sweep && !d.published {
-		if err := cur.waited(q, &page); err != nil {
-			return sources.Page{}, err
+	if r.Over && len(r.Queue) == 0 {
+		switch {
+		case q.Walk == sources.News && cur.Late != nil && !r.Wide && !r.Late && !r.Past:
+			r.Over, r.Late, r.careful = false, true, careful{scan: scan{Token: cur.Late.Token}}
+		case q.Walk == sources.News && !r.Past && cur.Past.due(q.Now):
+			cur.readPast(q.Now)
+		default:
+			page.Done, page.Partial, page.Progress = true, r.Partial, 1
 		}
 	}
 	if page.Done {
@@ -324,6 +351,11 @@ func (c *Client) readWindow(ctx context.Context, q sources.Query, d *dated, cur 
 			return nil
 		}
 		return err
+	}
+	if q.Walk == sources.Backfill {
+		if err := r.lacks(d.list, q.Now, l); err != nil {
+			return err
+		}
 	}
 	var last bool
 	last, page.Note = cur.after(d, l)

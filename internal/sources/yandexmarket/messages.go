@@ -90,7 +90,7 @@ func decodeMessage(chat string, raw json.RawMessage, now time.Time) (sources.Ite
 // documents.
 const maxQueue = 100
 
-// pastTries is how often a backfill reads a chat that has no end.
+// pastTries is how often a backfill reads a chat that has no end, or whose pages overlap.
 const pastTries = 3
 
 // pastCursor is where a backfill of messages continues.
@@ -102,19 +102,21 @@ type pastCursor struct {
 // pastRun reads a page of the list of chats, then the messages of each chat on it, then
 // the next page.
 type pastRun struct {
-	Asked   int64    `json:"asked"` // when it began by our clock, Unix milliseconds
-	List    scan     `json:"list"`
-	Listed  bool     `json:"listed,omitempty"`  // the list has no more pages
-	Partial bool     `json:"partial,omitempty"` // something was left out
-	Queue   []string `json:"queue,omitempty"`   // the chats to read, the first one perhaps in part
-	Chat    scan     `json:"chat"`              // of the messages of that one
-	Staged  bool     `json:"staged,omitempty"`  // they have several pages
-	Cut     int      `json:"cut,omitempty"`     // readings of them that had no end
+	Asked   int64       `json:"asked"` // when it began by our clock, Unix milliseconds
+	List    scan        `json:"list"`
+	Listed  bool        `json:"listed,omitempty"`  // the list has no more pages
+	Partial bool        `json:"partial,omitempty"` // something was left out
+	Queue   []string    `json:"queue,omitempty"`   // the chats to read, the first one perhaps in part
+	Chat    scan        `json:"chat"`              // of the messages of that one
+	Staged  bool        `json:"staged,omitempty"`  // they have several pages
+	Cut     int         `json:"cut,omitempty"`     // readings of them that had no end, or may have missed some
+	Read    chatReading `json:"read,omitzero"`     // of them
+	Before  uint64      `json:"before,omitempty"`  // Sum of the reading before it
 }
 
 func (c *pastCursor) sound() bool {
 	r := c.Run
-	return r == nil || sources.Times(r.Asked) && sources.Counts(r.Cut) && r.List.sound() && r.Chat.sound() && len(r.Queue) <= maxQueue &&
+	return r == nil || sources.Times(r.Asked) && sources.Counts(r.Cut) && r.List.sound() && r.Chat.sound() && r.Read.sound() && len(r.Queue) <= maxQueue &&
 		!slices.ContainsFunc(r.Queue, func(id string) bool { return listing.CheckID("chatId", id) != nil })
 }
 
@@ -175,11 +177,16 @@ func (c *Client) pastChat(ctx context.Context, q sources.Query, r *pastRun, page
 	switch {
 	case err == nil:
 		page.Items, page.Undecodable, page.Date = l.Items, l.Odd, l.Date
-		if done, page.Note = r.Chat.after(getChatHistory, l); page.Note != "" && r.Cut < pastTries-1 {
+		r.Read.add(l.Items, 0)
+		if done, page.Note = r.Chat.after(getChatHistory, l); done && page.Note == "" && r.Read.Mixed && r.Read.Sum != r.Before {
+			page.Note = mixedNote
+		}
+		if page.Note != "" && r.Cut < pastTries-1 {
 			done, page.Note = false, ""
-			r.Chat, r.Cut = scan{}, r.Cut+1
+			r.Chat, r.Read, r.Before, r.Cut = scan{}, chatReading{}, r.Read.Sum, r.Cut+1
 		}
 	case r.Chat.again(err):
+		r.Read = chatReading{}
 	case noChat(err):
 		done = true
 	case hopeless(err) != nil:
@@ -197,7 +204,7 @@ func (c *Client) pastChat(ctx context.Context, q sources.Query, r *pastRun, page
 
 // nextChat leaves the first chat that is queued.
 func (r *pastRun) nextChat() {
-	r.Queue, r.Chat, r.Staged, r.Cut = r.Queue[1:], scan{}, false, 0
+	r.Queue, r.Chat, r.Staged, r.Cut, r.Read, r.Before = r.Queue[1:], scan{}, false, 0, chatReading{}, 0
 }
 
 // skipMessages steps over the chat whose messages are next.

@@ -54,7 +54,7 @@ func TestVisitShort(t *testing.T) {
 							t.Fatalf("message %d is %+v, expected %d", i, it, m.id)
 						}
 					}
-					if v := last.Visited; !v.Due.IsZero() || v.Seen == nil {
+					if v := last.Visited; v.Urgent || v.Seen == nil {
 						t.Errorf("the next visit is %+v", v)
 					}
 					time.Sleep(time.Hour)
@@ -217,10 +217,10 @@ func TestVisitAgain(t *testing.T) {
 				var pauses []string
 				for v := rd.visits[rd.query.Stream][c.name()]; ; {
 					rd.visit(c.name())
-					if v.Due.IsZero() {
+					if !v.Urgent {
 						break
 					}
-					if !v.Urgent || len(pauses) > 10 {
+					if len(pauses) > 10 {
 						t.Fatalf("the next visit is %+v", v)
 					}
 					wait := time.Until(v.Due)
@@ -236,6 +236,40 @@ func TestVisitAgain(t *testing.T) {
 			}))
 		})
 	}
+}
+
+// TestVisitSlow: a visit whose later pages wait for the budget has read its first one
+// before that, and is made again for what came since.
+func TestVisitSlow(t *testing.T) {
+	synctest.Test(t, bubble(func(t *testing.T) {
+		w := newChatWorld(t)
+		w.history, w.newest = 2, true
+		c := w.add(2*time.Hour, time.Hour, 0)
+		chats, rd := w.reader()
+		chats.run()
+		v := rd.visits[rd.query.Stream][c.name()]
+		first := *v
+		rd.query.Visit = &first
+		if p, err := rd.fetch(); err != nil || p.Done {
+			t.Fatalf("the first page: %+v, %v", p, err)
+		}
+		same := c.say(0)
+		same.at, same.visible = c.messages[2].at, c.messages[2].at
+		time.Sleep(10 * time.Minute)
+		w.fault = func(call) (int, string) { // the token names a message, not how many came before
+			w.fault = nil
+			return 200, page("messages", []string{c.messages[0].json()}, "")
+		}
+		last, _ := rd.run()
+		if last.Visited.Due.IsZero() || time.Until(last.Visited.Due) > time.Minute || !last.Visited.Urgent {
+			t.Fatalf("the next visit is %+v", last.Visited)
+		}
+		rd.visits.visited(rd.query.Stream, first.Version, *last.Visited)
+		rd.visit(c.name())
+		if v.Urgent || len(rd.seen) != 4 {
+			t.Errorf("read %v, and the next visit is %+v", rd.seen, v)
+		}
+	}))
 }
 
 // TestVisitLost: a page token that does not live loses nothing, and what was read
@@ -257,7 +291,7 @@ func TestVisitLost(t *testing.T) {
 			return 0, ""
 		}
 		last, _ := rd.visit(c.name())
-		if got := w.asks(); got != "history 1001, +, history 1001, +, history 1001, +, +" || len(rd.seen) != 250 || !last.Staged || last.Note != "" || string(last.Visited.Seen) != `{"from":1001229,"last":1001249}` {
+		if got := w.asks(); got != "history 1001, +, history 1001, +, history 1001, +, +" || len(rd.seen) != 250 || !last.Staged || last.Note != "" || string(last.Visited.Seen) != `{"n":250,"from":1001229,"last":1001249}` {
 			t.Errorf("asked %q, read %d: %+v", got, len(rd.seen), last)
 		}
 		// The token of a page behind another one.
@@ -284,7 +318,7 @@ func TestVisitLost(t *testing.T) {
 			t.Errorf("asked %q: %+v", w.asks(), last)
 		}
 		c.gone = time.Now()
-		if last, _ := rd.visit(c.name()); len(last.Items) > 0 || !last.Visited.Due.IsZero() || last.Visited.Forget {
+		if last, _ := rd.visit(c.name()); len(last.Items) > 0 || last.Visited.Urgent || last.Visited.Forget {
 			t.Errorf("of a chat that is gone: %+v", last.Visited)
 		}
 		// Any other failure is one.
@@ -322,7 +356,7 @@ func TestVisitCut(t *testing.T) {
 			var pauses []string
 			for v := rd.visits[rd.query.Stream][c.name()]; ; {
 				rd.visit(c.name())
-				if v.Due.IsZero() {
+				if !v.Urgent {
 					break
 				}
 				pauses = append(pauses, time.Until(v.Due).String())

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	"syncd/internal/sources"
@@ -29,16 +28,25 @@ const (
 var settleAfter = []time.Duration{6 * time.Second, time.Minute}
 
 // And so long after the last message that the list speaks of, while the chat itself does
-// not show it. Later it counts as one that was there for a moment, until the chat moves.
+// not show it. Later it counts as one that was there for a moment.
 var appearAfter = []time.Duration{6 * time.Second, 30 * time.Second, 2 * time.Minute, 5 * time.Minute}
 
+// In either case it is visited so long after its last message as well, when nothing that
+// is urgent waits: of a message that turns up late the list shows nothing where it is
+// not the last one. The last of these visits reads all of the chat.
+var lateAfter = []time.Duration{5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 8 * time.Hour, 24 * time.Hour}
+
+// usedForLate is the part of the budget that these may take.
+const usedForLate = 0.5
+
 // And so long after a visit in which the rest of the chat could not be read, each time
-// that this happens in a row. Then the chat rests until it moves.
+// that this happens in a row.
 var cutAfter = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour}
 
 // chatSeen is up to where a chat was read: Seen of a visit. Where it is empty, all of
 // the chat is read.
 type chatSeen struct {
+	N    int   `json:"n,omitempty"`    // messages that it had when all of a long one was read; 0: not known
 	Cut  int   `json:"cut,omitempty"`  // visits in a row that could not read the rest
 	From int64 `json:"from,omitempty"` // the message to ask for the next time
 	Last int64 `json:"last,omitempty"` // the newest one, which has to come with it
@@ -56,7 +64,9 @@ type chatVisitCursor struct {
 // the last one. A long chat is read from a message on that is well before its end; the
 // documents do not say whether that is by id or by time, or whether ids follow time.
 // So this is done only where in this chat they do, and all is read again where not all
-// that should came with it.
+// that should came with it. Where the order may be another with each request, pages may
+// show the same twice and something else not at all: such a reading is repeated, within
+// the visit, and then soon after it.
 type chatVisit struct {
 	ID      string      `json:"id"`
 	Shown   chatShown   `json:"shown,omitzero"`
@@ -66,39 +76,17 @@ type chatVisit struct {
 	Staged  bool        `json:"staged,omitempty"` // there are several pages
 	Scan    scan        `json:"scan"`
 	Read    chatReading `json:"read,omitzero"`
-}
-
-// chatReading is what one reading of a chat has shown so far.
-type chatReading struct {
-	N      int          `json:"n,omitempty"`     // messages
-	Odd    bool         `json:"odd,omitempty"`   // ids do not follow time, or some have none, or are no numbers
-	First  messageKey   `json:"first,omitzero"`  // of all
-	Newest messageKey   `json:"newest,omitzero"` // of all
-	Tail   []messageKey `json:"tail,omitempty"`  // the newest, in order; at most tail
-	Last   bool         `json:"last,omitempty"`  // chatSeen.Last was among them
-}
-
-// messageKey is what puts messages in order.
-type messageKey struct {
-	At int64 `json:"at"` // Unix milliseconds
-	ID int64 `json:"id"`
-}
-
-func (m messageKey) compare(o messageKey) int {
-	return cmp.Or(cmp.Compare(m.At, o.At), cmp.Compare(m.ID, o.ID))
+	Before  uint64      `json:"before,omitempty"` // Sum of the reading before it, which counts if it is the same
+	Times   int         `json:"times,omitempty"`  // readings that were doubtful
 }
 
 func (c *chatVisitCursor) sound() bool {
 	v := c.Visit
-	return v == nil || listing.CheckID("chatId", v.ID) == nil && v.Scan.sound() && v.Seen.sound() && v.Read.sound()
+	return v == nil || listing.CheckID("chatId", v.ID) == nil && v.Scan.sound() && v.Seen.sound() && v.Read.sound() && sources.Counts(v.Times)
 }
 
 func (s chatSeen) sound() bool {
-	return s.From >= 0 && s.Last >= 0 && s.Cut >= 0 && s.Cut <= len(cutAfter)
-}
-
-func (r chatReading) sound() bool {
-	return sources.Counts(r.N) && sources.Times(r.First.At, r.Newest.At) && len(r.Tail) <= tail && slices.IsSortedFunc(r.Tail, messageKey.compare)
+	return sources.Counts(s.N) && s.From >= 0 && s.Last >= 0 && s.Cut >= 0 && s.Cut <= len(cutAfter)
 }
 
 // visitChat is the walk Follow of chat_messages.
@@ -120,10 +108,23 @@ func (c *Client) visitChat(ctx context.Context, q sources.Query) (sources.Page, 
 	switch {
 	case err == nil:
 		page.Items, page.Undecodable, page.Date = l.Items, l.Odd, l.Date
+		if v.Read.Began == 0 {
+			v.Read.Began = max(cmp.Or(l.Date, l.Now, q.Now).UnixMilli(), 1)
+		}
 		v.Read.add(l.Items, v.Seen.Last)
-		if done, page.Note = v.Scan.after(getChatHistory, l); done && v.from() != 0 && !v.tailCame() {
+		done, page.Note = v.Scan.after(getChatHistory, l)
+		switch {
+		case !done:
+		case v.from() != 0 && !v.tailCame():
 			v.readWhole()
 			done = false
+		case page.Note == "" && (v.Read.Mixed || v.Read.N < v.known()) && (v.Times == 0 || v.Read.Sum != v.Before):
+			if v.Times++; v.Times < readings {
+				v.Scan, v.Read, v.Before = scan{}, chatReading{}, v.Read.Sum
+				done = false
+			} else {
+				page.Note = mixedNote
+			}
 		}
 	case v.Scan.again(err):
 		v.Read = chatReading{}
@@ -139,7 +140,11 @@ func (c *Client) visitChat(ctx context.Context, q sources.Query) (sources.Page, 
 	v.Staged = v.Staged || !done
 	page.Staged, page.Done = v.Staged, done
 	if done {
-		page.Visited = v.end(cmp.Or(l.Date, l.Now, q.Now), page.Note != "")
+		apart, err := c.lateApart(q)
+		if err != nil {
+			return sources.Page{}, err
+		}
+		page.Visited = v.end(cmp.Or(l.Date, l.Now, q.Now), page.Note != "", apart)
 		cur.Visit = nil
 	}
 	page.Cursor, err = json.Marshal(cur)
@@ -166,7 +171,17 @@ func (v *chatVisit) from() int64 {
 }
 
 // readWhole begins the reading anew, of all messages.
-func (v *chatVisit) readWhole() { v.Whole, v.Scan, v.Read = true, scan{}, chatReading{} }
+func (v *chatVisit) readWhole() {
+	v.Whole, v.Scan, v.Read, v.Before, v.Times = true, scan{}, chatReading{}, 0, 0
+}
+
+// known is how many messages the reading has to show at least.
+func (v *chatVisit) known() int {
+	if v.from() != 0 {
+		return 0
+	}
+	return v.Seen.N
+}
 
 // tailCame says whether a reading from a message on has shown what it should.
 func (v *chatVisit) tailCame() bool { return v.Read.Last && v.upToDate() }
@@ -177,82 +192,87 @@ func (v *chatVisit) upToDate() bool {
 	return updated.IsZero() || v.Read.Newest.At/1000 >= updated.Unix()
 }
 
-// add takes in the messages of a page, which are in order. last is the newest one of
-// the reading before.
-func (r *chatReading) add(messages []sources.Item, last int64) {
-	var page []messageKey
-	for _, it := range messages {
-		id, err := strconv.ParseInt(it.ID[1], 10, 64)
-		r.Odd = r.Odd || err != nil || id <= 0 || it.Created.IsZero()
-		if !it.Created.IsZero() {
-			page = append(page, messageKey{it.Created.UnixMilli(), id})
-		}
-	}
-	r.N += len(messages)
-	if len(page) == 0 {
-		return
-	}
-	first, newest := page[0], page[len(page)-1]
-	behind := first.At >= r.Newest.At && first.ID > r.Newest.ID
-	before := newest.At <= r.First.At && newest.ID < r.First.ID
-	if !behind && !before || !slices.IsSortedFunc(page, func(a, b messageKey) int { return cmp.Compare(a.ID, b.ID) }) {
-		r.Odd = true
-	}
-	if r.First == (messageKey{}) || first.compare(r.First) < 0 {
-		r.First = first
-	}
-	if newest.compare(r.Newest) > 0 {
-		r.Newest = newest
-	}
-	r.Last = r.Last || slices.ContainsFunc(page, func(m messageKey) bool { return m.ID == last })
-	r.Tail = append(r.Tail, page...)
-	slices.SortFunc(r.Tail, messageKey.compare)
-	r.Tail = slices.Compact(r.Tail)
-	r.Tail = slices.Clone(r.Tail[max(0, len(r.Tail)-tail):])
-}
-
 // seen is up to where the chat was read, at a time by the marketplace's clock.
 func (v *chatVisit) seen(now time.Time) chatSeen {
 	r := &v.Read
-	if r.Odd || v.from() == 0 && r.N <= short {
-		return chatSeen{}
+	s, from := chatSeen{N: v.Seen.N}, v.from()
+	if from == 0 {
+		if r.N <= short {
+			return chatSeen{}
+		}
+		s.N = r.N
 	}
-	s := chatSeen{From: v.from(), Last: r.Newest.ID}
 	if len(r.Tail) == tail && r.Tail[0].At < now.Add(-tailAge).UnixMilli() {
-		s.From = r.Tail[0].ID
+		from = r.Tail[0].ID
 	}
-	if s.From == 0 {
-		return chatSeen{}
+	if !r.Odd && from != 0 {
+		s.From, s.Last = from, r.Newest.ID
 	}
 	return s
 }
 
+// lateApart is the least time between two of the visits of a chat that are not urgent,
+// by which all that are planned fit their part of the budget.
+func (c *Client) lateApart(q sources.Query) (time.Duration, error) {
+	if q.Planned == nil {
+		return 0, nil
+	}
+	counts, err := q.Planned()
+	if err != nil {
+		return 0, err
+	}
+	w, err := c.window(getChatHistory, 0)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, count := range counts {
+		n += count.N
+	}
+	calls, _ := w.Usable()
+	return time.Duration(float64(n) / (usedForLate * float64(calls)) * float64(time.Hour)), nil
+}
+
 // end says where the visit stands that ended at a time by the marketplace's clock, and
 // when the next one is due, if no move of the chat comes before. cut: the rest of the
-// chat could not be read.
-func (v *chatVisit) end(now time.Time, cut bool) *sources.Visit {
+// chat could not be read. apart is the least time to a visit that is not urgent.
+func (v *chatVisit) end(now time.Time, cut bool, apart time.Duration) *sources.Visit {
 	seen := v.seen(now)
 	if cut {
-		seen = chatSeen{}
+		seen = chatSeen{N: v.Seen.N}
 		if v.Seen.Cut < len(cutAfter) {
 			seen.Cut = v.Seen.Cut + 1
 		}
 	}
-	raw, _ := json.Marshal(seen)
-	next := &sources.Visit{ID: v.ID, Seen: raw}
+	next := &sources.Visit{ID: v.ID}
 	if seen.Cut > 0 {
 		next.Due, next.Urgent = time.Now().Add(cutAfter[v.Seen.Cut]), true
-		return next
+	} else if v.plan(next, now, apart) {
+		seen = chatSeen{N: seen.N}
 	}
-	last, after := v.Shown.updated(), appearAfter
-	if v.upToDate() {
-		last, after = time.UnixMilli(v.Read.Newest.At), settleAfter
-	}
-	for _, d := range after {
-		if wait := last.Add(d).Sub(now); wait > 0 {
-			next.Due, next.Urgent = time.Now().Add(min(wait, time.Hour)), true // their clocks are not that far apart
-			break
-		}
-	}
+	next.Seen, _ = json.Marshal(seen)
 	return next
+}
+
+// plan says when the next visit is due, and whether it is the last one.
+func (v *chatVisit) plan(next *sources.Visit, now time.Time, apart time.Duration) (last bool) {
+	said, quick := v.Shown.updated(), appearAfter
+	if v.upToDate() {
+		said, quick = time.UnixMilli(v.Read.Newest.At), settleAfter
+	}
+	read := now
+	if v.Read.Began != 0 {
+		read = time.UnixMilli(v.Read.Began) // the pages behind the first one may have waited for the budget
+	}
+	all := slices.Concat(quick, lateAfter)
+	i := slices.IndexFunc(all, func(d time.Duration) bool { return said.Add(d).After(read) })
+	if i < 0 {
+		return false
+	}
+	wait := min(max(said.Add(all[i]).Sub(now), 0), all[i]) // their clocks are not that far apart
+	if next.Urgent = i < len(quick); !next.Urgent {
+		wait = max(wait, apart)
+	}
+	next.Due = time.Now().Add(wait)
+	return i == len(all)-1
 }

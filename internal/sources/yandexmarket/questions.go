@@ -3,8 +3,6 @@ package yandexmarket
 import (
 	"context"
 	"encoding/json"
-	"slices"
-	"strconv"
 	"time"
 
 	"syncd/internal/sources"
@@ -67,46 +65,4 @@ func showsAnswers(q sources.Query, _ json.RawMessage) json.RawMessage {
 		return nil
 	}
 	return needsAnswer
-}
-
-// waitingMost bounds the questions that a sweep knows the next time. What waits beyond
-// them is visited by its age alone.
-const waitingMost = 1000
-
-func idsSound(ids []int64) bool { return len(ids) <= waitingMost && slices.IsSorted(ids) }
-
-// waited takes in which questions a page of a sweep shows to wait for an answer, and
-// finds on the last one those that have waited up to now.
-func (c *datedCursor) waited(q sources.Query, page *sources.Page) error {
-	r := c.Run
-	for _, it := range page.Items {
-		id, err := strconv.ParseInt(it.ID[1], 10, 64)
-		if err != nil {
-			continue
-		}
-		if i, ok := slices.BinarySearch(r.Left, id); ok {
-			r.Left = slices.Delete(r.Left, i, i+1)
-		}
-		if i, ok := slices.BinarySearch(r.Now, id); !ok && len(r.Now) < waitingMost {
-			r.Now = slices.Insert(r.Now, i, id)
-		}
-	}
-	if !page.Done {
-		return nil
-	}
-	c.Waiting = r.Now
-	if page.Partial {
-		return nil // nobody knows which of them the rest of the list has
-	}
-	for _, id := range r.Left {
-		v, ok, err := remembered(q, strconv.FormatInt(id, 10))
-		if err != nil {
-			return err
-		}
-		if ok && string(v.Found) == string(needsAnswer) {
-			v.Found, v.Due, v.Urgent = hasAnswer, q.Now, true
-			page.Found = append(page.Found, v)
-		}
-	}
-	return nil
 }

@@ -87,6 +87,9 @@ func FuzzDatedCursor(f *testing.F) {
 		`{"run":{"asked":1770062400000,"from":1765000000,"to":1765000001,"floor":1764000000,"twice":true,"again":true,"queue":["1000","7"],"child":{"token":"x"}}}`,
 		`{"run":{"queue":["007"]}}`, `{"run":{"over":true}}`, `{"run":{"over":true,"queue":["1001"]}}`, `{"run":{"from":5,"to":4}}`, `{"run":{"late":true}}`, `{"run":{"from":-1,"floor":-1}}`,
 		`{"waiting":[1001,1000]}`, `{"waiting":[1000,1001,9],"run":{"left":[1000],"now":[3,2]}}`, `{"waiting":[1000,5000]}`, `{"scan":{"token":"x","pages":-1}}`,
+		`{"newest":1770062400,"past":{"windows":[[1760000000,1762000000],[1750000000,1750000001]],"end":1300000000,"due":1,"pause":60}}`, `{"past":{"windows":[[0,1]],"due":-1}}`,
+		`{"newest":1770062400,"past":{"due":1,"pause":86400},"run":{"past":true,"from":1760000000,"to":1762000000,"others":[[1750000000,1752000000]]}}`, `{"run":{"past":true}}`,
+		`{"run":{"left":[1000,1001,1002],"ask":2}}`, `{"run":{"ask":51}}`, `{"run":{"from":1765000000,"floor":1765000000,"lacks":1770062400}}`,
 		`{"run":{"from":1,"floor":1,"empty":8589934592}}`, `{"run":{"from":8589934591,"to":8589934592}}`} {
 		f.Add([]byte(s), uint8(i))
 		f.Add([]byte(s), uint8(i+13))

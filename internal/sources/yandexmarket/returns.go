@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"syncd/internal/sources"
@@ -40,8 +41,9 @@ const (
 // A return that moves between pages meanwhile has an update date of now, and comes
 // with the next run.
 //
-// A store that cannot be read is left for the next run, which goes on where this one
-// stopped. A crash costs the page that was not saved.
+// A store that cannot be read is tried again at the end of the run, and then left for
+// the next one, which goes on where this one stopped. A crash costs the page that was
+// not saved.
 type returnsCursor struct {
 	V           int         `json:"v"`
 	Stores      []store     `json:"stores,omitempty"`      // by id
@@ -114,7 +116,13 @@ func (c *Client) returns(ctx context.Context, q sources.Query) (sources.Page, er
 	for {
 		st, past := c.next(&cur, q)
 		if st == nil {
+			if st := cur.waiting(); st != nil { // for which time was too short
+				return cur.page(cur.giveUp(st, st.Again.failure()))
+			}
 			return cur.page(c.end(&cur, sources.Page{Began: cur.Run.began()}))
+		}
+		if err := st.Again.wait(ctx, &q.Now); err != nil {
+			return sources.Page{}, err
 		}
 		// A store that News has still to begin with is not Full's to judge: only News
 		// knows what is old in it.
@@ -149,8 +157,8 @@ func (c *Client) next(cur *returnsCursor, q sources.Query) (st *store, past bool
 		case !c.readable(*st):
 		case st.Run != cur.Runs && !st.Failing:
 			return st, false
-		case st.Run != cur.Runs && (failing == nil || st.Run < failing.Run):
-			failing = st // for which time is short: it is the turn of who had none for longest
+		case st.Run != cur.Runs && (failing == nil || st.before(failing)):
+			failing = st
 		case st.Run == cur.Runs && !st.Failing && st.Past != nil && old == nil:
 			old = st
 		}
@@ -201,7 +209,7 @@ func (c *Client) readStore(ctx context.Context, q sources.Query, cur *returnsCur
 		return c.failed(ctx, q, cur, st, past, err)
 	}
 	cur.hear(l.Date)
-	st.Failing = false
+	st.Failing, st.Again = false, nil
 	first := past || st.Read == 0
 	for i := range l.Items {
 		it := &l.Items[i]
@@ -233,7 +241,7 @@ func (c *Client) readStore(ctx context.Context, q sources.Query, cur *returnsCur
 	if q.Walk == sources.News && !known && st.known() {
 		page.Found = []sources.Visit{{ID: strconv.FormatInt(st.ID, 10)}}
 	}
-	if st, _ := c.next(cur, q); st == nil && !c.unfinished(cur) && !(past && cur.Run.Partial) {
+	if st, _ := c.next(cur, q); st == nil && cur.waiting() == nil && !c.unfinished(cur) && !(past && cur.Run.Partial) {
 		page = c.end(cur, page)
 	}
 	return cur.page(page)
@@ -295,15 +303,44 @@ func (c *Client) end(cur *returnsCursor, page sources.Page) sources.Page {
 	page.Done, page.Partial = true, r.Partial || unfinished
 	if unfinished {
 		page.History = !r.Partial
-	} else if stores, _ := c.count(cur); stores > 0 {
-		page.Plan = fmt.Sprintf("%s: %s a run, of %d an hour for each store", several(stores, "store"), several(r.Requests, "request"), getReturns.calls)
 	}
+	page.Plan = c.returnsPlan(cur)
 	if failing := func(st store) bool { return c.readable(st) && st.Failing }; r.Requests == 0 && slices.ContainsFunc(cur.Stores, failing) {
 		page.Failed = &sources.Error{Kind: sources.Temporary, Scope: sources.ScopeRequest, Endpoint: getReturns.verb + " " + getReturns.path,
 			Err: errors.New("none of the stores could be read")}
 	}
 	cur.Run = nil
 	return page
+}
+
+// returnsPlan says what a run takes, of which budget, and which stores are left out.
+func (c *Client) returnsPlan(cur *returnsCursor) string {
+	var said []string
+	if stores, _ := c.count(cur); stores > 0 && cur.Run.Requests > 0 {
+		said = append(said, fmt.Sprintf("%s: %s a run, of %d an hour for each store", several(stores, "store"), several(cur.Run.Requests, "request"), c.leastCalls(cur)))
+	}
+	if out := c.leftOut(cur); out != "" {
+		said = append(said, "not read: "+out)
+	}
+	return strings.Join(said, "; ")
+}
+
+// leastCalls is how many calls an hour each of the stores has at least, as last heard.
+func (c *Client) leastCalls(cur *returnsCursor) int {
+	least := 0
+	for _, st := range cur.Stores {
+		if !c.readable(st) {
+			continue
+		}
+		w, err := c.window(getReturns, st.ID)
+		if err != nil {
+			continue // reading it fails too, and says why
+		}
+		if calls, _ := w.Usable(); least == 0 || calls < least {
+			least = calls
+		}
+	}
+	return least
 }
 
 // count counts the stores that are to be read, and those that the run is through with.
@@ -335,8 +372,8 @@ func several(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// failed leaves a store that cannot be read: News for its next run, a walk that comes
-// seldom for when it is through with the others.
+// failed leaves a store that cannot be read: News for the end of the run and then for
+// the next one, a walk that comes seldom for when it is through with the others.
 func (c *Client) failed(ctx context.Context, q sources.Query, cur *returnsCursor, st *store, past bool, err error) (sources.Page, error) {
 	e, whole := failure(ctx, err)
 	if whole {
@@ -352,12 +389,15 @@ func (c *Client) failed(ctx context.Context, q sources.Query, cur *returnsCursor
 			return cur.page(sources.Page{Began: cur.Run.began(), Failed: ofStore(e, st.ID)})
 		}
 	}
-	st.Failing, cur.Run.Partial = true, true
-	if !past {
-		cur.through(st)
+	switch {
+	case past:
+		st.Failing, cur.Run.Partial = true, true
+		return cur.page(sources.Page{Began: cur.Run.began(), Failed: ofStore(e, st.ID)})
+	case q.Walk == sources.News && st.tryAgain(e, q.Now):
+		cur.Last, cur.Run.Turn = st.ID, 0
+		return cur.page(sources.Page{Began: cur.Run.began()})
 	}
-	page := sources.Page{Began: cur.Run.began(), Failed: ofStore(e, st.ID)}
-	return cur.page(page)
+	return cur.page(cur.giveUp(st, e))
 }
 
 // failure is err as what a part of a run failed for, and whether it is about more

@@ -2,6 +2,7 @@ package yandexmarket_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -83,6 +84,55 @@ func TestStoreThatHangs(t *testing.T) {
 	}
 }
 
+// TestStoreFailsByChance: as long as it fails now and then only, its returns are never
+// late for that, the run is a whole one, and nothing is said of it; nor do the others
+// wait for it. One that is down is said to be, once a run.
+func TestStoreFailsByChance(t *testing.T) {
+	for _, stores := range [][]int{{1}, {1, 2, 3}} {
+		synctest.Test(t, bubble(func(t *testing.T) {
+			m := newMarket(t, stores...)
+			r := rand.New(rand.NewPCG(1, 1))
+			n := 0
+			m.outlets[0].refuse = func(call) (int, string) {
+				switch n++; {
+				case r.IntN(10) > 2:
+					return 0, ""
+				case n%2 == 0:
+					return 200, "<html>"
+				}
+				return 500, failure("X", "by chance")
+			}
+			w := newWalker(t, openStores(t, m), sources.News)
+			if worst := w.polled(m, 60, stores...); worst > 10*time.Minute {
+				t.Errorf("%d stores: late by %s", len(stores), worst)
+			}
+			m.outlets[0].refuse = func(call) (int, string) { return 200, "<html>" }
+			w.failed, n = nil, 0
+			for range 3 {
+				if p := w.run(); !p.Partial {
+					t.Errorf("last page %+v", p)
+				}
+				if len(stores) > 1 && len(w.failed) != 1 || !strings.Contains(w.failed[0], "store 1: ") {
+					t.Errorf("failed %q", w.failed)
+				}
+				w.failed = nil
+				time.Sleep(5 * time.Minute)
+			}
+			// It works at the last moment.
+			m.outlets[0].refuse = func(call) (int, string) {
+				if n++; n < 6 {
+					return 503, ""
+				}
+				return 0, ""
+			}
+			g := m.add(1, time.Now(), time.Now())
+			if p := w.run(); p.Partial || len(w.failed) > 0 || !w.has(1, g) {
+				t.Errorf("%+v, failed %q", p, w.failed)
+			}
+		}))
+	}
+}
+
 // TestManyStoresHang: most of them, and still each is tried.
 func TestManyStoresHang(t *testing.T) {
 	synctest.Test(t, bubble(func(t *testing.T) {
@@ -145,7 +195,7 @@ func TestInterruptedScan(t *testing.T) {
 		w.run()
 		n = 0
 		m.outlets[0].refuse = func(call) (int, string) {
-			if n++; n == 30 {
+			if n++; n >= 30 {
 				return 500, failure("X", "")
 			}
 			return 0, ""
@@ -153,6 +203,7 @@ func TestInterruptedScan(t *testing.T) {
 		if p := w.run(); !p.Partial {
 			t.Error("no reading waits")
 		}
+		m.outlets[0].refuse = nil
 		g.change()
 		if w.run(); !w.has(7, g) {
 			t.Error("what came while a list was read is not read in the run that ends it")

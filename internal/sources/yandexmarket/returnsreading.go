@@ -174,7 +174,7 @@ func (c *returnsCursor) sound() bool {
 	}
 	ordered := slices.IsSortedFunc(c.Stores, func(a, b store) int { return cmp.Or(cmp.Compare(a.ID, b.ID), -1) })
 	return ordered && !slices.ContainsFunc(c.Stores, func(st store) bool {
-		return st.ID <= 0 || !sources.Times(st.Found, st.Read) || !st.Reading.sound() || !st.Past.sound()
+		return st.ID <= 0 || !sources.Times(st.Found, st.Read) || !st.Reading.sound() || !st.Past.sound() || !st.Again.sound()
 	})
 }
 

@@ -49,9 +49,11 @@ func (d *dated) find(q sources.Query, page *sources.Page, first bool) error {
 			if v.Created.IsZero() {
 				v.Created = q.Now
 			}
-			if q.Now.Sub(v.Created) > d.keepFor(q) {
+			age := q.Now.Sub(v.Created)
+			if !first && age > d.keepFor(q) {
 				continue // it would be forgotten, and found again
 			}
+			v.Urgent = v.Urgent && age < windowOf(q) // a list may show for the first time what is long there
 			if v.Found == nil {
 				v.Found = nothingKnown
 			}
@@ -129,7 +131,7 @@ func (c *Client) follow(ctx context.Context, q sources.Query, d *dated) (sources
 	}
 	v := cur.Visit.visit()
 	age := q.Now.Sub(v.Created)
-	if q.Cursor == nil && age > d.keepFor(q) {
+	if q.Cursor == nil && age > d.keepFor(q) && q.Visit.Seen != nil {
 		v.Forget = true
 		return sources.Page{Done: true, Visited: &v}, nil
 	}
@@ -148,6 +150,8 @@ func (c *Client) follow(ctx context.Context, q sources.Query, d *dated) (sources
 	page.Done, page.Plan, page.Visited = true, plan.words, &v
 	v.Seen, v.Urgent = json.RawMessage(`{}`), false
 	switch {
+	case age > d.keepFor(q): // of the first reading: once
+		v.Forget = true
 	case age >= windowOf(q):
 		v.Due = v.Created.Add(d.keepFor(q) + time.Second)
 	case d.silent(v.Found):
@@ -209,6 +213,9 @@ func (c *Client) plan(q sources.Query, d *dated) (plan, error) {
 	calls, _ := w.Usable()
 	if allowed := usedForVisits * float64(calls); demand > allowed {
 		p.stretch, demand = demand/allowed, allowed
+	}
+	if n < 0.5 {
+		return p, nil
 	}
 	from, to := stretched(interval(q, 0), p.stretch), stretched(interval(q, window), p.stretch)
 	p.words = fmt.Sprintf("%s of %.0f %s: %.0f of %d requests an hour, each every %s to %s",

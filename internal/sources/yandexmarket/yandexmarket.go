@@ -83,7 +83,7 @@ func Streams() []sources.Stream {
 	}
 }
 
-// Config is one account. All fields but Campaigns and Heard are required.
+// Config is one account. All fields but Campaigns, Heard and Told are required.
 type Config struct {
 	Account     string
 	Business    int64
@@ -97,7 +97,8 @@ type Config struct {
 	Transport   http.RoundTripper
 	UserAgent   string
 	Grace       time.Duration
-	Heard       func(date time.Time) // see apiclient.Config
+	Heard       func(date time.Time)     // see apiclient.Config
+	Told        func(a apiclient.Answer) // see apiclient.Config
 }
 
 // Client reads one account. It is safe for concurrent use.
@@ -132,7 +133,7 @@ func New(cfg Config) (*Client, error) {
 	var err error
 	c.api, err = apiclient.New(apiclient.Config{
 		Account: cfg.Account, Marketplace: Marketplace, Budget: GroupAPI, BaseURL: cfg.Endpoint, Token: cfg.Token, TokenHeader: "Api-Key",
-		UserAgent: cfg.UserAgent, Metrics: cfg.Metrics, Transport: cfg.Transport, Timeout: timeout, Grace: cfg.Grace, Heard: cfg.Heard,
+		UserAgent: cfg.UserAgent, Metrics: cfg.Metrics, Transport: cfg.Transport, Timeout: timeout, Grace: cfg.Grace, Heard: cfg.Heard, Told: cfg.Told,
 		Close: true, Parallel: parallel, Classify: classify,
 	})
 	if err != nil {
