@@ -119,7 +119,7 @@ func (l *leases) act(ctx context.Context, raw []byte) (any, error) {
 		return nil, err
 	}
 	if in.Lease != 0 {
-		l.end(in.Lease, in.CoolingTill)
+		l.end(in.Lease, in.Answer)
 		return budgetAnswer{}, nil
 	}
 	if !l.knows(in) {
@@ -139,13 +139,13 @@ func (l *leases) act(ctx context.Context, raw []byte) (any, error) {
 	l.last++
 	id := l.last
 	l.open[id] = grant
-	time.AfterFunc(leaseEnds, func() { l.end(id, time.Time{}) })
+	time.AfterFunc(leaseEnds, func() { l.end(id, leaseAnswer{}) })
 	return budgetAnswer{Lease: id}, nil
 }
 
-// end counts the request of a lease as answered, once. A time until which the
-// marketplace wants to be left alone is obeyed by the daemon as well.
-func (l *leases) end(id uint64, coolingUntil time.Time) {
+// end counts the request of a lease as answered, once. What the marketplace said holds
+// for the daemon as well.
+func (l *leases) end(id uint64, a leaseAnswer) {
 	l.mu.Lock()
 	grant := l.open[id]
 	delete(l.open, id)
@@ -153,7 +153,7 @@ func (l *leases) end(id uint64, coolingUntil time.Time) {
 	if grant == nil {
 		return
 	}
-	answered(grant, coolingUntil)
+	grant.Answered(a.answer())
 }
 
 // strangersMost bounds how many sellers that no account has can be asked for: each
@@ -189,14 +189,4 @@ func reserve(ctx context.Context, budgets *apiclient.Budgets, in budgetArgs) (*a
 // plainName says whether a seller's name can be part of a budget's.
 func plainName(s string) bool {
 	return s != "" && len(s) <= 100 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '/' })
-}
-
-// answered ends a request that was sent beside the daemon. A time until which the
-// marketplace wants to be left alone is obeyed by all.
-func answered(grant *apiclient.Grant, coolingUntil time.Time) {
-	answer := apiclient.Answer{Remaining: -1}
-	if wait := time.Until(coolingUntil); wait > 0 {
-		answer.Throttled, answer.RetryAfter = true, wait
-	}
-	grant.Answered(answer)
 }

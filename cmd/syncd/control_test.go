@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"syncd/internal/sandbox"
+	"syncd/internal/sources/apiclient"
 )
 
 // shop is one account of a sandbox, and a configuration for it.
@@ -359,4 +360,35 @@ func TestCheckOfTwoSellers(t *testing.T) {
 	write(t, s.config, string(raw))
 	s.expect(t, 0, "works", "check", "--online")
 	s.noViolations(t)
+}
+
+// What a marketplace says to a command beside the daemon holds for the daemon: nobody
+// else may ever ask from that budget.
+func TestLeaseTellsTheLimit(t *testing.T) {
+	l := &leases{budgets: apiclient.NewBudgets(forgetful{}, discard), open: make(map[uint64]*apiclient.Grant), sellers: make(map[string]bool)}
+	ask := func(in budgetArgs) (out budgetAnswer) {
+		t.Helper()
+		raw, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := l.act(t.Context(), raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.(budgetAnswer)
+	}
+	token := budgetArgs{Marketplace: "yandex_market", Seller: "7", Budget: "token", Share: 1}
+	lease := ask(token).Lease
+	if lease == 0 {
+		t.Fatal("a fresh budget gives nothing")
+	}
+	none, now := 0, time.Now()
+	ask(budgetArgs{Lease: lease, Answer: leaseAnswer{Limit: 10, Left: &none, Date: now, Until: now.Add(30 * time.Minute)}})
+	if out := ask(token); out.Lease != 0 || out.Until.Before(now.Add(29*time.Minute)) {
+		t.Errorf("after an answer that left nothing for half an hour: %+v", out)
+	}
+	if s := l.budgets.Snapshot(); len(s) != 0 {
+		t.Errorf("a budget that no account has is shown: %+v", s)
+	}
 }

@@ -51,30 +51,64 @@ func (e *env) checkOnline(ctx context.Context, cfg *config.Config) error {
 	}
 	log := newLogger(e.stderr, e.getenv, cfg.Log)
 	budgets := apiclient.NewBudgets(db.Ledger(), log)
-	return e.tryTokens(ctx, cfg, func(ctx context.Context, in budgetArgs) (func(time.Time), error) {
+	return e.tryTokens(ctx, cfg, func(ctx context.Context, in budgetArgs) (func(leaseAnswer), error) {
 		grant, err := reserve(ctx, budgets, in)
 		if err != nil {
 			return nil, err
 		}
-		return func(coolingUntil time.Time) { answered(grant, coolingUntil) }, nil
+		return func(a leaseAnswer) { grant.Answered(a.answer()) }, nil
 	}, pinned)
 }
 
-// reserver pays for one request from a seller's budget. done says that it was
-// answered, and until when the marketplace wants to be left alone, if it does. A
+// reserver pays for one request from a seller's budget. done says what came of it. A
 // budget that is spent is a *sources.Error of kind BudgetWait.
-type reserver func(ctx context.Context, in budgetArgs) (done func(coolingUntil time.Time), err error)
+type reserver func(ctx context.Context, in budgetArgs) (done func(leaseAnswer), err error)
 
 // budgetArgs ask the daemon for one request's worth of a seller's budget. With
 // Lease they give back what became of it.
 type budgetArgs struct {
-	Marketplace string    `json:"marketplace,omitempty"`
-	Seller      string    `json:"seller,omitempty"`
-	Budget      string    `json:"budget,omitempty"`
-	TokenType   int       `json:"token_type,omitempty"`
-	Share       float64   `json:"share,omitempty"`
-	Lease       uint64    `json:"lease,omitempty"`
-	CoolingTill time.Time `json:"cooling_until,omitzero"`
+	Marketplace string      `json:"marketplace,omitempty"`
+	Seller      string      `json:"seller,omitempty"`
+	Budget      string      `json:"budget,omitempty"`
+	TokenType   int         `json:"token_type,omitempty"`
+	Share       float64     `json:"share,omitempty"`
+	Lease       uint64      `json:"lease,omitempty"`
+	Answer      leaseAnswer `json:"answer,omitzero"`
+}
+
+// leaseAnswer is what came of a request that was paid for elsewhere. The zero value:
+// nothing that matters.
+type leaseAnswer struct {
+	Left       *int      `json:"left,omitempty"`  // requests; absent: not said
+	Limit      int       `json:"limit,omitempty"` // of a window
+	Until      time.Time `json:"until,omitzero"`  // likewise
+	Date       time.Time `json:"date,omitzero"`
+	Throttled  bool      `json:"throttled,omitempty"`
+	Parallel   bool      `json:"parallel,omitempty"`
+	RetryAfter seconds   `json:"retry_after_seconds,omitempty"`
+	Lost       bool      `json:"lost,omitempty"`
+	Unsent     bool      `json:"unsent,omitempty"`
+}
+
+func leaseAnswerOf(a apiclient.Answer) leaseAnswer {
+	out := leaseAnswer{Limit: a.Limit, Until: a.Until, Date: a.Date, Throttled: a.Throttled, Parallel: a.Parallel,
+		RetryAfter: seconds(a.RetryAfter), Lost: a.Lost, Unsent: a.Unsent}
+	if a.Remaining >= 0 {
+		out.Left = &a.Remaining
+	}
+	return out
+}
+
+// longestRetry bounds what a lease can close a budget for.
+const longestRetry = 7 * 24 * time.Hour
+
+func (l leaseAnswer) answer() apiclient.Answer {
+	a := apiclient.Answer{Remaining: -1, Limit: l.Limit, Until: l.Until, Date: l.Date, Throttled: l.Throttled, Parallel: l.Parallel,
+		RetryAfter: min(max(time.Duration(l.RetryAfter), 0), longestRetry), Lost: l.Lost, Unsent: l.Unsent}
+	if l.Left != nil {
+		a.Remaining = max(*l.Left, 0)
+	}
+	return a
 }
 
 type budgetAnswer struct {
@@ -86,7 +120,7 @@ type budgetAnswer struct {
 const budgetPatience = 10 * time.Second
 
 // reserve pays from the budgets of the running daemon.
-func (d *daemon) reserve(ctx context.Context, in budgetArgs) (done func(coolingUntil time.Time), err error) {
+func (d *daemon) reserve(ctx context.Context, in budgetArgs) (done func(leaseAnswer), err error) {
 	var out budgetAnswer
 	if err := d.call(ctx, http.MethodPost, "/api/v1/check", in, &out); err != nil {
 		return nil, err
@@ -94,9 +128,9 @@ func (d *daemon) reserve(ctx context.Context, in budgetArgs) (done func(coolingU
 	if out.Lease == 0 {
 		return nil, &sources.Error{Kind: sources.BudgetWait, Scope: sources.ScopeRequest, Endpoint: "budget", Until: out.Until, Err: errors.New("spent")}
 	}
-	return func(coolingUntil time.Time) {
+	return func(a leaseAnswer) {
 		// Not heard, the daemon counts the request as answered when it must have been.
-		_ = d.call(context.WithoutCancel(ctx), http.MethodPost, "/api/v1/check", budgetArgs{Lease: out.Lease, CoolingTill: coolingUntil}, &out)
+		_ = d.call(context.WithoutCancel(ctx), http.MethodPost, "/api/v1/check", budgetArgs{Lease: out.Lease, Answer: a}, &out)
 	}, nil
 }
 
@@ -200,8 +234,10 @@ func (e *env) probe(ctx context.Context, a config.Account, budget string, facts 
 	own := apiclient.NewBudgets(forgetful{}, discard)
 	paid := a
 	paid.BudgetShare = 1 // of a bucket that holds the one token
+	var said leaseAnswer
 	source, err := marketplaceOf(a).open(deps{
 		log: discard, budgets: own, requests: apiclient.NewMetrics(prometheus.NewRegistry()), transport: apiclient.NewTransport(), grace: 30 * time.Second,
+		told: func(a apiclient.Answer) { said = leaseAnswerOf(a) },
 	}, paid)
 	if err != nil {
 		return sources.Report{}, err
@@ -211,18 +247,8 @@ func (e *env) probe(ctx context.Context, a config.Account, budget string, facts 
 		return sources.Report{}, err
 	}
 	report, err := source.(sources.Prober).Probe(ctx, budget)
-	done(coolingUntil(own, budget))
+	done(said)
 	return report, err
-}
-
-// coolingUntil is what the marketplace said with a 429; zero: nothing.
-func coolingUntil(budgets *apiclient.Budgets, budget string) (until time.Time) {
-	for _, b := range budgets.Snapshot() {
-		if b.Budget == budget {
-			until = b.CoolingUntil
-		}
-	}
-	return until
 }
 
 // differentSellers says whether the tokens of an account belong to several sellers.

@@ -29,6 +29,7 @@ type emitted struct {
 	n        int // of the version; 0: of an item that never changes
 	fp       string
 	item     json.RawMessage
+	created  bool // says that it is new
 	recorded time.Time
 }
 
@@ -84,7 +85,7 @@ func (s *sim) checkBudget() {
 }
 
 // readFile: the file has each event once, in the order of their sequences.
-func (s *sim) readFile() []emitted {
+func (s *rig) readFile() []emitted {
 	raw, err := os.ReadFile(filepath.Join(s.dir, "events.ndjson"))
 	if err != nil {
 		s.t.Fatal(err)
@@ -117,8 +118,8 @@ func (s *sim) readFile() []emitted {
 		}
 		line := strings.TrimSuffix(text, "\n")
 		m := emitted{id: e.ID, key: e.ID, line: line, partKey: e.PartitionKey, removed: strings.HasSuffix(e.Type, ".removed"),
-			backfill: e.Backfill, item: e.Data.Item, recorded: e.RecordedTime}
-		if !strings.HasSuffix(e.Type, ".chat_event.created") {
+			created: strings.HasSuffix(e.Type, ".created"), backfill: e.Backfill, item: e.Data.Item, recorded: e.RecordedTime}
+		if !strings.HasSuffix(e.Type, ".chat_event.created") && !strings.HasSuffix(e.Type, ".chat_message.created") {
 			i := strings.LastIndex(e.ID, "/")
 			m.key = e.ID[:i]
 			n, fp, _ := strings.Cut(e.ID[i+1:], "-")
@@ -135,7 +136,7 @@ func (s *sim) readFile() []emitted {
 // checkReceiver: G5 and G6, as the receiver saw them: all that is in the file
 // arrived, and of one subject no event came before those ahead of it had been
 // acknowledged.
-func (s *sim) checkReceiver(all []emitted) {
+func (s *rig) checkReceiver(all []emitted) {
 	s.receiver.mu.Lock()
 	defer s.receiver.mu.Unlock()
 	for _, wrong := range s.receiver.wrong {
@@ -177,7 +178,7 @@ func (s *sim) checkReceiver(all []emitted) {
 
 // checkVersions: G4. The versions of an item count up, each is named by its
 // content, and differs from the one before.
-func (s *sim) checkVersions(key string, events []emitted) {
+func (s *rig) checkVersions(key string, events []emitted) {
 	for i, e := range events {
 		if e.n == 0 {
 			if len(events) > 1 {
@@ -199,7 +200,7 @@ func (s *sim) checkVersions(key string, events []emitted) {
 	}
 }
 
-func (s *sim) fingerprint(item json.RawMessage) string {
+func (s *rig) fingerprint(item json.RawMessage) string {
 	if fp, ok := s.prints[string(item)]; ok {
 		return fp
 	}
@@ -316,11 +317,11 @@ func (s *sim) silent(a accountPlan, created, appeared time.Time, first runSpan) 
 
 // checkPath: G3. The versions of an item follow each other as its states did. Only
 // what was overtaken on the wire may be behind, for as long as that takes.
-func (s *sim) checkPath(name string, shows []sandbox.Showing, events []emitted, now time.Time) {
+func (s *rig) checkPath(name string, shows []sandbox.Showing, events []emitted, now time.Time) {
 	var reached time.Time
 	behind := time.Duration(-1)
 	if s.wire.slow > 0 {
-		behind = 2 * wireMost
+		behind = 2 * s.wire.most
 	}
 	for _, e := range events {
 		if e.removed || e.n == 0 {

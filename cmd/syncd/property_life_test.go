@@ -26,7 +26,7 @@ import (
 // life is one life of the daemon: all that `syncd run` puts together but the
 // server, on the state file that the last life has left.
 type life struct {
-	sim       *sim
+	rig       *rig
 	app       *app
 	transport *http.Transport
 	cancel    context.CancelFunc
@@ -46,8 +46,8 @@ type life struct {
 }
 
 // start begins a life. An error is one that ended it before it began.
-func (s *sim) start() (*life, error) {
-	p := &life{sim: s, done: make(chan error, 1), down: make(chan struct{}), conns: make(map[net.Conn]bool)}
+func (s *rig) start() (*life, error) {
+	p := &life{rig: s, done: make(chan error, 1), down: make(chan struct{}), conns: make(map[net.Conn]bool)}
 	p.transport = apiclient.NewTransport()
 	p.transport.Proxy, p.transport.DialContext = nil, p.dial
 	ctx, cancel := context.WithCancel(context.Background())
@@ -70,7 +70,7 @@ func (s *sim) start() (*life, error) {
 // build is the app's build with another network, a state that can fail, and the
 // receiver.
 func (p *life) build() (err error) {
-	s := p.sim
+	s := p.rig
 	a := &app{cfg: s.cfg, log: s.log, registry: prometheus.NewRegistry(), started: time.Now()}
 	p.app = a
 	if a.db, err = state.Open(state.Config{Path: s.cfg.State.Path, Commit: p.commit}); err != nil {
@@ -84,7 +84,7 @@ func (p *life) build() (err error) {
 	if len(stopped) > 0 {
 		return errors.Join(stopped...)
 	}
-	if a.poller, err = poller.New(poller.Config{DB: a.db, Log: s.log, Metrics: poller.NewMetrics(a.registry), Streams: streams}); err != nil {
+	if a.poller, err = poller.New(poller.Config{DB: a.db, Log: s.log, Metrics: poller.NewMetrics(a.registry), Streams: streams, Trusted: a.clock.Trusted}); err != nil {
 		return err
 	}
 	sinks, err := a.openSinks(io.Discard)
@@ -117,6 +117,9 @@ func (p *life) die() {
 			_ = c.Close()
 		}
 		p.cancel()
+		p.rig.mu.Lock()
+		defer p.rig.mu.Unlock()
+		p.rig.deaths = append(p.rig.deaths, p.died)
 	})
 }
 
@@ -128,7 +131,7 @@ func (p *life) diedWithin(t time.Time, d time.Duration) bool {
 }
 
 func (p *life) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	c, err := p.sim.net.Dial(ctx, network, addr)
+	c, err := p.rig.net.Dial(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +164,7 @@ func (p *life) commit(commit func() error) error {
 	}
 	err := commit()
 	if err == nil { // else nothing was written
-		p.sim.commits.Add(1)
+		p.rig.commits.Add(1)
 	}
 	return err
 }
@@ -172,9 +175,9 @@ func (p *life) end(t testing.TB) {
 	if err != nil && !p.dead() {
 		t.Errorf("the daemon ended: %v", err)
 	}
-	p.sim.mu.Lock()
-	p.sim.proc = nil
-	p.sim.mu.Unlock()
+	p.rig.mu.Lock()
+	p.rig.proc = nil
+	p.rig.mu.Unlock()
 	if err := p.app.close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
@@ -208,7 +211,7 @@ func (*line) Parallel() int { return 4 }
 func (*line) Close() error  { return nil }
 
 func (l *line) Deliver(ctx context.Context, events []event.Logged) error {
-	r := l.p.sim.receiver
+	r := l.p.rig.receiver
 	e := events[0]
 	r.mu.Lock()
 	if len(events) != 1 || r.current[e.PartitionKey] {

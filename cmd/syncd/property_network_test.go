@@ -14,15 +14,21 @@ import (
 	"time"
 
 	"syncd/internal/sandbox"
+	"syncd/internal/sandbox/kit"
 )
 
 // wire is what lies between the processes and the marketplace. It delays requests
 // and answers, each by another time, so that they overtake each other; what has
 // left a process arrives, be it alive or not. It keeps what really was sent.
 type wire struct {
-	box  *sandbox.Sandbox
-	slow float64 // share of messages that take up to wireMost; 0: none overtakes another
-	came func()  // called with every request that arrives
+	handler http.Handler
+	slow    float64       // share of messages that take up to most; 0: none overtakes another
+	most    time.Duration // less than the time for which a budget of a new process stays shut
+	came    func()        // called with every request that arrives
+	// read is what an answer that is 200 shows of items, and shows to be nothing.
+	read func(r *http.Request, body []byte) []shownItem
+	// answered is called with every answer. Nil: nobody wants to know.
+	answered func(r *http.Request, status int, body []byte)
 
 	mu       sync.Mutex
 	r        *rand.Rand
@@ -33,13 +39,17 @@ type wire struct {
 	requests int
 }
 
-// wireMost is less than the time for which a bucket of a new process stays shut.
-const wireMost = 1500 * time.Millisecond
+// shownItem is an item as an answer shows it.
+type shownItem struct {
+	kind kit.Kind
+	id   string // as the journal has it
+	raw  json.RawMessage
+}
 
 // itemKey names an item of a seller.
 type itemKey struct {
 	seller string
-	kind   sandbox.Kind
+	kind   kit.Kind
 	id     string
 }
 
@@ -58,8 +68,8 @@ const (
 	headerWritten = "X-Wire-Written"
 )
 
-func newWire(box *sandbox.Sandbox, r *rand.Rand, slow float64) *wire {
-	return &wire{box: box, slow: slow, r: r, shown: make(map[itemKey]map[string]bool), pages: make(map[string]bool), refused: make(map[string]notBefore)}
+func newWire(handler http.Handler, r *rand.Rand, slow float64, most time.Duration, read func(r *http.Request, body []byte) []shownItem) *wire {
+	return &wire{handler: handler, slow: slow, most: most, read: read, r: r, shown: make(map[itemKey]map[string]bool), pages: make(map[string]bool), refused: make(map[string]notBefore)}
 }
 
 func (w *wire) delay() time.Duration {
@@ -67,7 +77,7 @@ func (w *wire) delay() time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.r.Float64() < w.slow {
-		return least + time.Duration(w.r.Int64N(int64(wireMost-least)))
+		return least + time.Duration(w.r.Int64N(int64(w.most-least)))
 	}
 	return least
 }
@@ -83,11 +93,14 @@ func (w *wire) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		if rw.Header().Get("Content-Encoding") == "gzip" {
 			body = unzipped(body)
 		}
+		if w.answered != nil {
+			w.answered(r, copying.status, body)
+		}
 		if copying.status == http.StatusOK {
 			w.keep(r, body)
 		}
 	}()
-	w.box.Handler().ServeHTTP(copying, r)
+	w.handler.ServeHTTP(copying, r)
 }
 
 // unzipped is what a body holds; what cannot be read holds nothing.
@@ -122,22 +135,22 @@ func (w *wire) arrived(r *http.Request) {
 func (w *wire) keep(r *http.Request, body []byte) {
 	seller := sellerOf(r.Header.Get(headerBucket))
 	w.mu.Lock()
-	page := seller + r.URL.Path + string(body)
+	page := seller + r.URL.Path + r.URL.Query().Get("chatId") + string(body)
 	known := w.pages[page]
 	w.pages[page] = true
 	w.mu.Unlock()
 	if known {
 		return
 	}
-	kind, entries := entriesOf(r.URL.Path, bytes.TrimPrefix(body, []byte("\ufeff")))
+	entries := w.read(r, bytes.TrimPrefix(body, []byte("\ufeff")))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, raw := range entries {
-		key := itemKey{seller, kind, idOf(kind, raw)}
+	for _, e := range entries {
+		key := itemKey{seller, e.kind, e.id}
 		if w.shown[key] == nil {
 			w.shown[key] = make(map[string]bool)
 		}
-		w.shown[key][string(raw)] = true
+		w.shown[key][string(e.raw)] = true
 	}
 }
 
@@ -150,7 +163,15 @@ func (w *wire) wasShown(key itemKey, item []byte) bool {
 
 // entriesOf are the entries of the list that a method answers with. An answer that
 // was cut off has none that anybody could trust.
-func entriesOf(path string, body []byte) (sandbox.Kind, []json.RawMessage) {
+func entriesOf(r *http.Request, body []byte) (out []shownItem) {
+	kind, entries := listOf(r.URL.Path, body)
+	for _, raw := range entries {
+		out = append(out, shownItem{kind, idOf(kind, raw), raw})
+	}
+	return out
+}
+
+func listOf(path string, body []byte) (sandbox.Kind, []json.RawMessage) {
 	var a struct {
 		Result json.RawMessage
 		Data   json.RawMessage
@@ -234,18 +255,21 @@ func (p *life) RoundTrip(req *http.Request) (*http.Response, error) {
 	if p.dead() {
 		return nil, errDead
 	}
-	bucket := p.sim.bucketOf(req)
+	bucket := p.rig.bucketOf(req)
 	req = req.Clone(req.Context())
 	req.Header.Set(headerBucket, bucket)
 	req.Header.Set(headerSent, strconv.FormatInt(time.Now().UnixNano(), 10))
-	p.sim.log.Debug("request", "account", p.sim.owners[req.Header.Get("Authorization")], "url", req.URL.RequestURI())
+	p.rig.log.Debug("request", "account", p.rig.owner(req), "url", req.URL.RequestURI())
 	resp, err := p.transport.RoundTrip(req)
+	if err == nil && p.rig.heard != nil {
+		p.rig.heard(p, req, resp)
+	}
 	if err != nil || resp.StatusCode != http.StatusTooManyRequests {
 		return resp, err
 	}
 	if retry, err := strconv.Atoi(resp.Header.Get("X-Ratelimit-Retry")); err == nil {
 		ns, _ := strconv.ParseInt(resp.Header.Get(headerWritten), 10, 64)
-		w := p.sim.wire
+		w := p.rig.wire
 		w.mu.Lock()
 		w.refused[bucket] = notBefore{by: p, heard: time.Now(), until: time.Unix(0, ns).Add(time.Duration(retry) * time.Second)}
 		w.mu.Unlock()

@@ -8,13 +8,20 @@ import (
 	"syncd/internal/sandbox"
 )
 
+// scene is what may happen to a simulated marketplace, and go wrong there.
+type scene interface {
+	happen()
+	weather()
+}
+
 // storm lets things happen until a time: to the world, to the network, to the
 // receiver, and to the process, which dies and comes back.
-func (s *sim) storm(end time.Time) {
+func (s *rig) storm(length time.Duration, of scene) {
 	const steps = 150
+	end := time.Now().Add(length)
 	s.up()
 	for time.Now().Before(end) {
-		gap := time.Duration(s.r.ExpFloat64() * float64(s.pace.storm) / steps)
+		gap := time.Duration(s.r.ExpFloat64() * float64(length) / steps)
 		if s.proc == nil {
 			s.up()
 		}
@@ -26,9 +33,9 @@ func (s *sim) storm(end time.Time) {
 		}
 		switch n := s.r.IntN(100); {
 		case n < 55:
-			s.happen()
+			of.happen()
 		case n < 78:
-			s.weather()
+			of.weather()
 		case n < 84:
 			s.receiver.behave(pick(s.r, []float64{0, 0, 0.3, 1}), pick(s.r, []float64{0, 0.2}))
 		case n < 88:
@@ -49,10 +56,10 @@ func (s *sim) storm(end time.Time) {
 
 // loop is a supervisor that starts the process again and again, and an operator who
 // asks each for everything at once.
-func (s *sim) loop() {
+func (s *rig) loop() {
 	for range 2 + s.r.IntN(6) {
-		for _, a := range s.accounts {
-			_, _ = s.proc.app.poller.PollNow(a.name, "") // refused where an account is stopped
+		for _, name := range s.names {
+			_, _ = s.proc.app.poller.PollNow(name, "") // refused where an account is stopped
 		}
 		time.Sleep(time.Duration(s.r.Int64N(int64(5 * time.Second))))
 		s.proc.die()
@@ -62,16 +69,16 @@ func (s *sim) loop() {
 }
 
 // fallen clears away a process that has died, and lets the world go on without.
-func (s *sim) fallen() {
+func (s *rig) fallen() {
 	s.proc.end(s.t)
 	s.pause()
 }
 
 // pause is how long nobody starts the process again. The world goes on.
-func (s *sim) pause() {
+func (s *rig) pause() {
 	switch s.r.IntN(10) {
 	case 0:
-		time.Sleep(time.Duration(s.r.Int64N(int64(s.pace.pauses))))
+		time.Sleep(time.Duration(s.r.Int64N(int64(s.pauses))))
 	case 1, 2:
 		time.Sleep(time.Duration(s.r.Int64N(int64(10 * minute))))
 	case 3, 4, 5, 6:
@@ -80,10 +87,10 @@ func (s *sim) pause() {
 }
 
 // changeUntil lets only the world change.
-func (s *sim) changeUntil(end time.Time) {
+func (s *rig) changeUntil(end time.Time, mean time.Duration, of scene) {
 	for time.Now().Before(end) {
-		time.Sleep(time.Duration(s.r.ExpFloat64() * float64(s.pace.mean)))
-		s.happen()
+		time.Sleep(time.Duration(s.r.ExpFloat64() * float64(mean)))
+		of.happen()
 	}
 }
 
@@ -94,13 +101,13 @@ func (e *endpoint) behave(flaky, lost float64) {
 }
 
 // ask asks for something as an operator does. What is refused is refused.
-func (s *sim) ask() {
-	a := pick(s.r, s.accounts)
+func (s *rig) ask() {
+	name := pick(s.r, s.names)
 	if s.r.IntN(2) == 0 {
-		_, _ = s.proc.app.poller.PollNow(a.name, "")
+		_, _ = s.proc.app.poller.PollNow(name, "")
 		return
 	}
-	_, _ = s.proc.app.poller.Backfill(a.name, "", time.Now().Add(-time.Duration(s.r.IntN(30*24))*hour))
+	_, _ = s.proc.app.poller.Backfill(name, "", time.Now().Add(-time.Duration(s.r.IntN(30*24))*hour))
 }
 
 // weather is what goes wrong on the network and at the marketplace from now on.

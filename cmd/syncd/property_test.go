@@ -33,10 +33,16 @@ import (
 //	go test -run TestProperty ./cmd/syncd                        some seeds
 //	SYNCD_PROPERTY=300 go test -run TestProperty ./cmd/syncd     as many
 //	go test -run TestProperty ./cmd/syncd -seed 17               one, with its log in /tmp or $TMPDIR
-var propertySeed = flag.Uint64("seed", 0, "run TestProperty with this seed alone, and keep its log")
+var propertySeed = flag.Uint64("seed", 0, "run the property tests with this seed alone, and keep its log")
 
 func TestProperty(t *testing.T) {
-	first, n := uint64(1), uint64(3)
+	eachSeed(t, 3, func(t *testing.T, seed uint64, dir string) { newSim(t, seed, dir).run() })
+}
+
+// eachSeed runs a property test, each seed in a bubble of its own: n of them, or what
+// the environment and the flag say.
+func eachSeed(t *testing.T, n uint64, run func(t *testing.T, seed uint64, dir string)) {
+	first := uint64(1)
 	if text := os.Getenv("SYNCD_PROPERTY"); text != "" {
 		var err error
 		if n, err = strconv.ParseUint(text, 10, 64); err != nil {
@@ -50,9 +56,10 @@ func TestProperty(t *testing.T) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			t.Parallel()
 			dir := propertyDir(t) // outside the bubble: it is removed after it
-			synctest.Test(t, func(t *testing.T) { newSim(t, seed, dir).run() })
+			synctest.Test(t, func(t *testing.T) { run(t, seed, dir) })
 			if t.Failed() {
-				t.Logf("again: go test -run TestProperty ./cmd/syncd -seed %d", seed)
+				name, _, _ := strings.Cut(t.Name(), "/")
+				t.Logf("again: go test -run %s$ ./cmd/syncd -seed %d", name, seed)
 			}
 		})
 	}
@@ -71,7 +78,7 @@ func propertyDir(t *testing.T) string {
 
 // fail reports a broken guarantee. One cause mostly breaks many items: a few of
 // each will do.
-func (s *sim) fail(guarantee, format string, args ...any) {
+func (s *rig) fail(guarantee, format string, args ...any) {
 	if s.failures[guarantee]++; s.failures[guarantee] > 5 {
 		s.t.Fail()
 		return
@@ -125,34 +132,48 @@ type accountPlan struct {
 	streams map[string]streamPlan
 }
 
-// sim is one run of the test.
-type sim struct {
+// rig is what the tests of all marketplaces run in: the lives of a daemon, the wire
+// between them and the marketplace, and the receiver.
+type rig struct {
 	t        *testing.T
 	seed     uint64
 	dir      string
 	r        *rand.Rand // the test's own goroutine's
-	pace     pace
-	deadly   float64 // share of lives that end by themselves
-	late     time.Duration
-	box      *sandbox.Sandbox
+	deadly   float64    // share of lives that end by themselves
 	net      *sourcetest.Network
 	wire     *wire
 	receiver *endpoint
 	cfg      *config.Config
 	log      *slog.Logger
-	accounts []accountPlan
-	buckets  map[string]string // of tokens: whose budget they spend
-	owners   map[string]string // of tokens: the account, for the log
+	names    []string                       // of accounts
+	bucketOf func(req *http.Request) string // names the budget that a request spends; it begins with the seller
+	owner    func(req *http.Request) string // the account, for the log
+	pauses   time.Duration                  // that a dead process stays down, at most
+	before   func()                         // called before each life begins
+	// heard is called with every answer that reaches a process. Nil: nobody wants to know.
+	heard    func(p *life, req *http.Request, resp *http.Response)
 	commits  atomic.Int64
 	lives    int
-	quirk    sandbox.Quirks
-	yaml     string
 	failures map[string]int    // told of each guarantee
 	prints   map[string]string // fingerprints of items
 
-	mu   sync.Mutex
-	proc *life // nil: it is down
-	runs map[state.StreamID][]runSpan
+	mu     sync.Mutex
+	proc   *life // nil: it is down
+	runs   map[state.StreamID][]runSpan
+	deaths []time.Time
+}
+
+// sim is one run of the test for Wildberries.
+type sim struct {
+	*rig
+	pace     pace
+	late     time.Duration
+	box      *sandbox.Sandbox
+	accounts []accountPlan
+	buckets  map[string]string // of tokens: whose budget they spend
+	owners   map[string]string // of tokens: the account, for the log
+	quirk    sandbox.Quirks
+	yaml     string
 }
 
 // runSpan is one complete run of the news.
@@ -160,13 +181,11 @@ type runSpan struct{ began, done time.Time }
 
 func pick[T any](r *rand.Rand, from []T) T { return from[r.IntN(len(from))] }
 
-func newSim(t *testing.T, seed uint64, dir string) *sim {
+// newRig returns a rig without a marketplace.
+func newRig(t *testing.T, seed uint64, dir string) *rig {
 	sourcetest.SetClock()
-	s := &sim{t: t, seed: seed, dir: dir, r: rand.New(rand.NewPCG(seed, 1)), buckets: make(map[string]string), owners: make(map[string]string), runs: make(map[state.StreamID][]runSpan), failures: make(map[string]int), prints: make(map[string]string)}
-	s.pace = paces[seed%uint64(len(paces))]
+	s := &rig{t: t, seed: seed, dir: dir, r: rand.New(rand.NewPCG(seed, 1)), runs: make(map[state.StreamID][]runSpan), failures: make(map[string]int), prints: make(map[string]string), before: func() {}}
 	s.deadly = pick(s.r, []float64{0.3, 0.6, 0.9})
-	overlap := pick(s.r, s.pace.overlap)
-	s.late = overlap * 8 / 10
 	s.log = slog.New(slog.DiscardHandler)
 	if *propertySeed != 0 {
 		f, err := os.CreateTemp("", fmt.Sprintf("syncd-property-%d-*.log", seed))
@@ -177,6 +196,34 @@ func newSim(t *testing.T, seed uint64, dir string) *sim {
 		t.Logf("log: %s", f.Name())
 		s.log = slog.New(slog.NewTextHandler(f, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
+	s.receiver = &endpoint{r: rand.New(rand.NewPCG(seed, 3)), current: make(map[string]bool)}
+	return s
+}
+
+// connect puts a wire between the rig and a marketplace.
+func (s *rig) connect(handler http.Handler, most time.Duration, read func(r *http.Request, body []byte) []shownItem) {
+	s.wire = newWire(handler, rand.New(rand.NewPCG(s.seed, 2)), pick(s.r, []float64{0, 0, 0.1, 0.5}), most, read)
+	s.wire.came = s.look
+	s.net = sourcetest.NewNetwork(s.t)
+	s.net.Serve(s.t, s.wire)
+}
+
+// load reads a configuration as the program does.
+func (s *rig) load(yaml string) {
+	s.write("syncd.yaml", yaml)
+	e := env{getenv: func(string) string { return "" }, stdout: io.Discard, stderr: io.Discard, configPath: filepath.Join(s.dir, "syncd.yaml")}
+	var err error
+	if s.cfg, err = e.loadConfig(); err != nil {
+		s.t.Fatalf("%v\n%s", err, yaml)
+	}
+}
+
+func newSim(t *testing.T, seed uint64, dir string) *sim {
+	s := &sim{rig: newRig(t, seed, dir), buckets: make(map[string]string), owners: make(map[string]string)}
+	s.pace = paces[seed%uint64(len(paces))]
+	s.pauses = s.pace.pauses
+	overlap := pick(s.r, s.pace.overlap)
+	s.late = overlap * 8 / 10
 	var sellers []sandbox.Seller
 	for range 1 + s.r.IntN(2) {
 		sellers = append(sellers, sandbox.Seller{World: s.worldSpec()})
@@ -186,11 +233,9 @@ func newSim(t *testing.T, seed uint64, dir string) *sim {
 	if s.box, err = sandbox.New(sandbox.Config{Seed: seed, Sellers: sellers, Quirks: s.quirk, ChatBuckets: sandbox.ChatBuckets(s.r.IntN(2))}); err != nil {
 		t.Fatal(err)
 	}
-	s.wire = newWire(s.box, rand.New(rand.NewPCG(seed, 2)), pick(s.r, []float64{0, 0, 0.1, 0.5}))
-	s.wire.came = s.look
-	s.net = sourcetest.NewNetwork(t)
-	s.net.Serve(t, s.wire)
-	s.receiver = &endpoint{r: rand.New(rand.NewPCG(seed, 3)), current: make(map[string]bool)}
+	s.connect(s.box.Handler(), 1500*time.Millisecond, entriesOf)
+	s.bucketOf = func(req *http.Request) string { return s.buckets[req.Header.Get("Authorization")] + " " + req.URL.Host }
+	s.owner = func(req *http.Request) string { return s.owners[req.Header.Get("Authorization")] }
 	s.configure(overlap)
 	return s
 }
@@ -271,27 +316,17 @@ func (s *sim) configure(overlap time.Duration) {
 				}
 				fmt.Fprintf(&b, "      %s: {%s}\n", m.Name, strings.Join(keys, ", "))
 			}
-			s.accounts = append(s.accounts, a)
+			s.accounts, s.names = append(s.accounts, a), append(s.names, a.name)
 		}
 	}
 	fmt.Fprintf(&b, "sinks:\n  - {name: archive, type: file, path: events.ndjson, from: beginning}\n")
 	s.yaml = b.String()
-	s.write("syncd.yaml", s.yaml)
-	e := env{getenv: func(string) string { return "" }, stdout: io.Discard, stderr: io.Discard, configPath: filepath.Join(s.dir, "syncd.yaml")}
-	var err error
-	if s.cfg, err = e.loadConfig(); err != nil {
-		s.t.Fatalf("%v\n%s", err, b.String())
-	}
+	s.load(s.yaml)
 }
 
-func (s *sim) write(name, content string) {
+func (s *rig) write(name, content string) {
 	s.t.Helper()
 	write(s.t, filepath.Join(s.dir, name), content)
-}
-
-// bucketOf names the budget that a request spends. It begins with the seller.
-func (s *sim) bucketOf(req *http.Request) string {
-	return s.buckets[req.Header.Get("Authorization")] + " " + req.URL.Host
 }
 
 func sellerOf(bucket string) string {
@@ -301,7 +336,7 @@ func sellerOf(bucket string) string {
 
 // look notes which runs of the news are complete. There is a request between any
 // two of a stream, and it is called with each.
-func (s *sim) look() {
+func (s *rig) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc == nil {
@@ -319,7 +354,7 @@ func (s *sim) look() {
 // run is the whole test: a storm, a calm, rest, and the look back.
 func (s *sim) run() {
 	began := time.Now()
-	s.storm(began.Add(s.pace.storm))
+	s.storm(s.pace.storm, s)
 	s.box.ClearFaults()
 	s.receiver.behave(0, 0)
 	s.deadly = 0
@@ -333,7 +368,7 @@ func (s *sim) run() {
 	}
 	time.Sleep(s.pace.settle)
 	calm := time.Now()
-	s.changeUntil(calm.Add(full + full/4))
+	s.changeUntil(calm.Add(full+full/4), s.pace.mean, s)
 	for _, w := range s.box.Worlds() {
 		w.Rest()
 	}
@@ -351,9 +386,10 @@ func (s *sim) run() {
 }
 
 // up begins a life, and another should that die at once.
-func (s *sim) up() {
+func (s *rig) up() {
 	for s.proc == nil {
 		s.lives++
+		s.before()
 		if _, err := s.start(); err != nil && !errors.Is(err, errDead) && !errors.Is(err, errNoRoom) {
 			s.t.Fatalf("the daemon does not start: %v", err)
 		}
@@ -361,7 +397,7 @@ func (s *sim) up() {
 }
 
 // stop ends a life in order.
-func (s *sim) stop() {
+func (s *rig) stop() {
 	if s.proc != nil {
 		s.proc.cancel()
 		s.proc.end(s.t)

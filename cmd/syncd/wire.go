@@ -175,7 +175,8 @@ type deps struct {
 	transport http.RoundTripper
 	expiry    *prometheus.GaugeVec
 	grace     time.Duration
-	heard     func(date time.Time) // nil: nobody watches the clock
+	heard     func(date time.Time)     // nil: nobody watches the clock
+	told      func(a apiclient.Answer) // nil: who sends requests pays for them too
 }
 
 func openWildberries(d deps, a config.Account) (sources.Source, error) {
@@ -185,7 +186,7 @@ func openWildberries(d deps, a config.Account) (sources.Source, error) {
 	}
 	c, err := wildberries.New(wildberries.Config{
 		Account: a.Name, Tokens: tokens, Endpoints: a.Endpoints, BudgetShare: a.BudgetShare,
-		Budgets: d.budgets, Metrics: d.requests, Transport: d.transport, UserAgent: userAgent(), Grace: d.grace, Heard: d.heard,
+		Budgets: d.budgets, Metrics: d.requests, Transport: d.transport, UserAgent: userAgent(), Grace: d.grace, Heard: d.heard, Told: d.told,
 	})
 	if err != nil {
 		return nil, err
@@ -208,7 +209,7 @@ func openYandexMarket(d deps, a config.Account) (sources.Source, error) {
 	return yandexmarket.New(yandexmarket.Config{
 		Account: a.Name, Business: a.BusinessID, Campaigns: a.Campaigns, Token: a.Tokens[yandexmarket.GroupAPI].Reveal(),
 		Endpoint: a.Endpoints[yandexmarket.GroupAPI], Streams: streams, BudgetShare: a.BudgetShare,
-		Budgets: d.budgets, Metrics: d.requests, Transport: d.transport, UserAgent: userAgent(), Grace: d.grace, Heard: d.heard,
+		Budgets: d.budgets, Metrics: d.requests, Transport: d.transport, UserAgent: userAgent(), Grace: d.grace, Heard: d.heard, Told: d.told,
 	})
 }
 
@@ -271,7 +272,7 @@ func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, shown bool, e
 	if a.streams = len(streams); a.streams == 0 {
 		log.Warn(noStreams)
 	}
-	a.poller, err = poller.New(poller.Config{DB: a.db, Log: log, Metrics: poller.NewMetrics(a.registry), Streams: streams, Shown: shown})
+	a.poller, err = poller.New(poller.Config{DB: a.db, Log: log, Metrics: poller.NewMetrics(a.registry), Streams: streams, Shown: shown, Trusted: a.clock.Trusted})
 	if err != nil {
 		return nil, err
 	}
