@@ -86,9 +86,8 @@ func decodeMessage(chat string, raw json.RawMessage, now time.Time) (sources.Ite
 	}, nil
 }
 
-// maxQueue bounds the chats of a page: five times as many as there can be by the
-// documents.
-const maxQueue = 100
+// maxQueue bounds the chats that wait for the end of their list.
+const maxQueue = 2000
 
 // pastTries is how often a backfill reads a chat that has no end, or whose pages overlap.
 const pastTries = 3
@@ -99,8 +98,8 @@ type pastCursor struct {
 	Run *pastRun `json:"run,omitempty"`
 }
 
-// pastRun reads a page of the list of chats, then the messages of each chat on it, then
-// the next page.
+// pastRun reads the list of chats, and then the messages of each of them. Of a list that
+// is longer than the queue it reads the rest as the queue has room.
 type pastRun struct {
 	Asked   int64       `json:"asked"` // when it began by our clock, Unix milliseconds
 	List    scan        `json:"list"`
@@ -132,7 +131,7 @@ func (c *Client) pastMessages(ctx context.Context, q sources.Query) (sources.Pag
 	r := cur.Run
 	page := sources.Page{Began: time.UnixMilli(r.Asked)}
 	read := c.pastChat
-	if len(r.Queue) == 0 {
+	if r.lists() {
 		read = c.pastList
 	}
 	if err := read(ctx, q, r, &page); err != nil {
@@ -145,6 +144,12 @@ func (c *Client) pastMessages(ctx context.Context, q sources.Query) (sources.Pag
 	var err error
 	page.Cursor, err = json.Marshal(cur)
 	return page, err
+}
+
+// lists says whether the list comes next: first, as long as it goes on, since its page
+// token may not live for long.
+func (r *pastRun) lists() bool {
+	return !r.Listed && len(r.Queue) <= maxQueue-getChats.most && r.Chat.Pages == 0
 }
 
 // pastList reads a page of the list of chats.
@@ -213,7 +218,7 @@ func skipMessages(q sources.Query) (sources.Cursor, string, error) {
 	if err := sources.DecodeCursor(q.Stream, q.Cursor, &cur, cur.sound); err != nil {
 		return nil, "", err
 	}
-	if cur.Run == nil || len(cur.Run.Queue) == 0 {
+	if cur.Run == nil || len(cur.Run.Queue) == 0 || cur.Run.lists() {
 		return nil, "", errNoSkip
 	}
 	leftOut := fmt.Sprintf("the older messages of chat %.100q", cur.Run.Queue[0])

@@ -339,7 +339,7 @@ func TestVisitCut(t *testing.T) {
 		cut  int    // answers that are
 		want string // the pauses from visit to visit
 		read bool
-	}{{0, "", true}, {1, "10s", true}, {2, "10s 1m0s", true}, {4, "10s 1m0s 10m0s 1h0m0s", true}, {9, "10s 1m0s 10m0s 1h0m0s", false}} {
+	}{{0, "", true}, {1, "10s", true}, {2, "10s 1m0s", true}, {4, "10s 1m0s 10m0s 1h0m0s", true}, {9, "10s 1m0s 10m0s 1h0m0s 4h0m0s 12h0m0s 24h0m0s", false}} {
 		synctest.Test(t, bubble(func(t *testing.T) {
 			w := newChatWorld(t)
 			c := w.add()

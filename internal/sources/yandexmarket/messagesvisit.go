@@ -41,7 +41,7 @@ const usedForLate = 0.5
 
 // And so long after a visit in which the rest of the chat could not be read, each time
 // that this happens in a row.
-var cutAfter = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour}
+var cutAfter = []time.Duration{10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 4 * time.Hour, 12 * time.Hour, 24 * time.Hour}
 
 // chatSeen is up to where a chat was read: Seen of a visit. Where it is empty, all of
 // the chat is read.

@@ -143,24 +143,45 @@ func TestBackfillTokensDie(t *testing.T) {
 		f.on["POST /v1/businesses/goods-questions/answers"] = func(c call) (int, string) {
 			return 0, page("answers", []string{fmt.Sprintf(`{"id":%s,"createdAt":%q}`, c.body["questionId"], at.Format(time.RFC3339))}, "")
 		}
-		r := newReader(t, open(t, f), "goods_questions", sources.Backfill)
-		r.query.Since = at.AddDate(0, 0, -5)
-		var p sources.Page
-		for n := 0; !p.Done; n++ {
-			var err error
-			if p, err = r.fetch(); err != nil || n > 3000 {
-				t.Fatalf("request %d: %v", n, err)
+		f.on["POST /v2/businesses/chats"] = func(c call) (int, string) {
+			n, ok := pageOf(c)
+			if !ok {
+				return 400, failure("BAD_REQUEST", "Bad page token")
 			}
-			time.Sleep(4 * time.Second)
-		}
-		answers := 0
-		for id := range r.seen {
-			if strings.HasPrefix(id, "goods_answer") {
-				answers++
+			var all []string
+			for i := range 20 {
+				all = append(all, fmt.Sprintf(`{"chatId":%d,"createdAt":%[2]q,"updatedAt":%[2]q,"status":"NEW"}`, n*20+i+1, at.Format(time.RFC3339)))
 			}
+			next := ""
+			if n < 4 {
+				next = fmt.Sprintf("%d-%d", n+1, time.Now().Unix())
+			}
+			return 0, page("chats", all, next)
 		}
-		if answers != 150 || p.Partial {
-			t.Errorf("%d of 150 answers, partial %t: %v", answers, p.Partial, slices.Compact(r.notes))
+		f.on["POST /v2/businesses/chats/history"] = func(c call) (int, string) {
+			return 0, page("messages", []string{fmt.Sprintf(`{"messageId":%s,"createdAt":%q,"sender":"CUSTOMER","message":"x"}`, c.query.Get("chatId"), at.Format(time.RFC3339))}, "")
+		}
+		s := open(t, f)
+		for stream, want := range map[string]int{"goods_questions": 150, "chat_messages": 100} {
+			r := newReader(t, s, stream, sources.Backfill)
+			r.query.Since = at.AddDate(0, 0, -5)
+			var p sources.Page
+			for n := 0; !p.Done; n++ {
+				var err error
+				if p, err = r.fetch(); err != nil || n > 3000 {
+					t.Fatalf("%s, request %d: %v", stream, n, err)
+				}
+				time.Sleep(4 * time.Second)
+			}
+			children := 0
+			for id := range r.seen {
+				if stream == "chat_messages" || strings.HasPrefix(id, "goods_answer") {
+					children++
+				}
+			}
+			if children != want || p.Partial {
+				t.Errorf("%s: %d of %d, partial %t: %v", stream, children, want, p.Partial, slices.Compact(r.notes))
+			}
 		}
 	}))
 }
