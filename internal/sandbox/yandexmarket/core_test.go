@@ -31,7 +31,7 @@ func TestKeys(t *testing.T) {
 	good, revoked := s.key, s.MintKey(yandexmarket.KeySpec{})
 	s.RevokeKey(revoked)
 	for key, want := range map[string]string{
-		"":                       "Api-Key token is missing",
+		"":                       "Api-Key token is not specified",
 		"Bearer " + good:         "Api-Key token prefix invalid",
 		good[:len(good)-1]:       "Api-Key token length invalid",
 		good[:len(good)-1] + "x": "Api-Key token is invalid",
@@ -43,7 +43,7 @@ func TestKeys(t *testing.T) {
 	r := s.request("GET", campaigns, "")
 	r.Header.Del("Api-Key")
 	r.Header.Set("Authorization", "Bearer "+good)
-	s.wantError(s.serve(r), 401, "Api-Key token is missing")
+	s.wantError(s.serve(r), 401, "Api-Key token is not specified")
 
 	other := s.Businesses()[1]
 	s.key = good
@@ -97,7 +97,7 @@ func TestRequestsThatAreWrong(t *testing.T) {
 	s.wantError(s.do("POST", "/V2/businesses/{business}/chats", "{}"), 404, "Resource not found")
 	s.wantError(s.do("GET", chats, ""), 405, "Method not allowed")
 	s.wantError(s.do("POST", chats, ""), 400, "Required request body is missing")
-	s.wantError(s.do("POST", chats+"?limit=21", "{}"), 400, "Parameter limit must be less than or equal to '20'")
+	s.wantError(s.do("POST", chats+"?limit=21", "{}"), 400, "Parameter limit must be less than or equal to '20' (rejected value: '21')")
 	s.wantError(s.do("POST", chats+"?pageToken=eyBuZXh0SWQ6IDIzNDIgfQ==", "{}"), 400, "Bad page token")
 	s.wantError(s.do("POST", chats, `{"contexts":[]}`), 400, "Parameter 'contexts' has invalid value")
 	s.wantError(s.do("POST", chats, `"`+strings.Repeat("x", 600<<10)+`"`), 400, "The request is too big")

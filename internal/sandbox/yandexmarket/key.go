@@ -93,9 +93,9 @@ func (m *Market) changeKey(token string, change func(*key)) {
 	change(k)
 }
 
-// The texts of 401. Of a missing key none is documented.
+// The texts of 401.
 const (
-	keyMissing   = "Api-Key token is missing"
+	keyMissing   = "Api-Key token is not specified"
 	keyInvalid   = "Api-Key token is invalid"
 	keyRevoked   = "Api-Key token is revoked"
 	keyBadPrefix = "Api-Key token prefix invalid"

@@ -89,7 +89,7 @@ func page[T any](c *call, list []T, sizes pageSizes, filters string, key func(en
 			})
 		}
 	}
-	if c.quirks.Overlap && from > 0 && limit > 1 {
+	if c.quirks.Overlap && from > 0 && from < len(ordered) && limit > 1 { // behind the end there is nothing to show again
 		from--
 	}
 	to := min(len(ordered), from+limit)
@@ -120,7 +120,7 @@ func (c *call) limit(sizes pageSizes) (int, *answer) {
 	case n > sizes.max && sizes.cut:
 		return sizes.max, nil
 	case n > sizes.max:
-		return 0, refuse(http.StatusBadRequest, fmt.Sprintf("Parameter limit must be less than or equal to '%d'", sizes.max))
+		return 0, refuse(http.StatusBadRequest, fmt.Sprintf("Parameter limit must be less than or equal to '%d' (rejected value: '%d')", sizes.max, n))
 	}
 	return n, nil
 }
