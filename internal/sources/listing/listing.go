@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"syncd/internal/sources"
@@ -88,6 +90,13 @@ func (l *Listing) addOdd(raw []byte, reason string) {
 	l.N++
 	l.Keys = append(l.Keys, Key("odd", string(raw)))
 	l.Odd = append(l.Odd, sources.Undecodable{Raw: raw, Reason: reason})
+}
+
+// Says reports whether text, that of an error say, holds one of words, in any case.
+// The words are in lower case.
+func Says(text string, words ...string) bool {
+	text = strings.ToLower(text)
+	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }
 
 // IsError tells a member that holds an error from all that says that there is none.

@@ -35,10 +35,10 @@ func classify(group string, status int, body []byte) *sources.Error {
 	case status == http.StatusPaymentRequired:
 		e.Kind, e.Scope = sources.Payment, sources.ScopeGroup
 		e.Hint = "the balance of the service that this token belongs to is used up: top it up at dev.wildberries.ru, or use a Personal token"
-	case status == http.StatusForbidden && says(text, "subscription", "tariff"):
+	case status == http.StatusForbidden && listing.Says(text, "subscription", "tariff"):
 		e.Kind, e.Scope = sources.Forbidden, sources.ScopeStream
 		e.Hint = "the seller has no subscription (Jam) or tariff option for this method: buy one, or switch the stream off"
-	case status == http.StatusForbidden && says(text, "scope", "token", "авторизаци"):
+	case status == http.StatusForbidden && listing.Says(text, "scope", "token", "авторизаци"):
 		e.Kind, e.Scope, e.Hint = sources.Forbidden, sources.ScopeGroup, tokenHint(group, text)
 	case status == http.StatusForbidden:
 		e.Kind, e.Scope = sources.Forbidden, sources.ScopeStream
@@ -47,10 +47,10 @@ func classify(group string, status int, body []byte) *sources.Error {
 	case status == http.StatusTooManyRequests:
 		e.Kind, e.Scope = sources.RateLimited, sources.ScopeGroup
 		e.Hint = "somebody else spends this seller's budget: give those programs tokens of another seller, or lower budget_share"
-		if says(text, "global limiter") {
+		if listing.Says(text, "global limiter") {
 			e.Hint = "the marketplace limits this seller as a whole, over all its tokens and API groups: find the program that sends too much"
 		}
-	case status == http.StatusNotFound && says(text, "path not found"):
+	case status == http.StatusNotFound && listing.Says(text, "path not found"):
 		e.Kind = sources.Rejected
 		e.Hint = "see that the account's `endpoints` are right; if they are, the API has changed: report it, with the request"
 	case status == http.StatusRequestTimeout, status == http.StatusTooEarly, status >= 500:
@@ -68,26 +68,20 @@ func inPortal(group string) string { return strconv.Quote(categories[group].name
 func tokenHint(group, text string) string {
 	const replace = "; a new one goes where the account's token_file, token_env or tokens says"
 	switch {
-	case says(text, "scope"):
+	case listing.Says(text, "scope"):
 		return "this token does not open the category " + inPortal(group) + " (a Test token opens none but in the marketplace's sandbox): make one that does" + replace
-	case says(text, "base token"):
+	case listing.Says(text, "base token"):
 		return "this method refuses Base tokens: make a Personal one" + replace
-	case says(text, "additional requirements"):
+	case listing.Says(text, "additional requirements"):
 		return "the marketplace wants another kind of token here: make a Personal one with the category " + inPortal(group) + replace
-	case says(text, "expired"):
+	case listing.Says(text, "expired"):
 		return "this token is too old (they live for 180 days): make another with the category " + inPortal(group) + replace
-	case says(text, "withdrawn", "revoked", "deleted"):
+	case listing.Says(text, "withdrawn", "revoked", "deleted"):
 		return "this token was withdrawn in the seller's portal: make another with the category " + inPortal(group) + replace
-	case says(text, "malformed", "signature", "empty authorization"):
+	case listing.Says(text, "malformed", "signature", "empty authorization"):
 		return "this token is damaged: copy it again, whole and on one line" + replace
 	}
 	return "see in the seller's portal that the token exists, is not too old (180 days) and has the category " + inPortal(group) + replace
-}
-
-// says reports whether text holds one of words, in any case.
-func says(text string, words ...string) bool {
-	text = strings.ToLower(text)
-	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
 }
 
 // errorText is what an error says to people: problem+json of the gateways

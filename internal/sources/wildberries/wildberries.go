@@ -47,7 +47,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -197,21 +196,9 @@ func (c *Client) Token(group string) Token { return c.tokens[group] }
 // Opens reports whether the account's token may be used for an API group.
 func (c *Client) Opens(group string) bool { return c.tokens[group].Opens(group) }
 
-// walk says why q asks for nothing that there is; nil if it does not.
-func walk(q sources.Query) error {
-	i := slices.IndexFunc(Streams(), func(s sources.Stream) bool { return s.Name == q.Stream })
-	if i < 0 {
-		return fmt.Errorf("wildberries has no stream %q", q.Stream)
-	}
-	if !slices.Contains(Streams()[i].Walks, q.Walk) {
-		return fmt.Errorf("%s of %s: %w", q.Walk, q.Stream, sources.ErrNoSuchWalk)
-	}
-	return nil
-}
-
 // Fetch implements sources.Source.
 func (c *Client) Fetch(ctx context.Context, q sources.Query) (sources.Page, error) {
-	if err := walk(q); err != nil {
+	if err := q.Check(Marketplace, Streams()); err != nil {
 		return sources.Page{}, err
 	}
 	switch q.Stream {
@@ -232,7 +219,7 @@ func (c *Client) Fetch(ctx context.Context, q sources.Query) (sources.Page, erro
 
 // Skip implements sources.Skipper.
 func (c *Client) Skip(q sources.Query) (next sources.Cursor, leftOut string, err error) {
-	if err := walk(q); err != nil {
+	if err := q.Check(Marketplace, Streams()); err != nil {
 		return nil, "", err
 	}
 	switch q.Stream {

@@ -257,7 +257,7 @@ func hopeless(err error) *sources.Error {
 // id: 'chatId'".
 func noChat(err error) bool {
 	e, ok := errors.AsType[*sources.Error](err)
-	return ok && e.Status == http.StatusNotFound && says(e.Err.Error(), "find chat")
+	return ok && e.Status == http.StatusNotFound && listing.Says(e.Err.Error(), "find chat")
 }
 
 // decodeChat reads one chat.

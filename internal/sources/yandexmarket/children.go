@@ -56,7 +56,7 @@ func (c *Client) readChildren(ctx context.Context, q sources.Query, d *dated, pa
 // A path that is wrong gives a 404 as well.
 func missing(err error) bool {
 	e, ok := errors.AsType[*sources.Error](err)
-	return ok && e.Status == http.StatusNotFound && says(e.Err.Error(), "not found", "не найден") && !says(e.Err.Error(), "resource not found")
+	return ok && e.Status == http.StatusNotFound && listing.Says(e.Err.Error(), "not found", "не найден") && !listing.Says(e.Err.Error(), "resource not found")
 }
 
 // newestFirst says whether children without a time are in the opposite of the order in

@@ -18,7 +18,7 @@ const statusEnhanceYourCalm = 420
 // the hour. Nothing but its text tells (documentation, error codes): "Hit rate limit
 // of 4 parallel requests for campaignId 12345".
 func parallel(body []byte) bool {
-	return says(errorText(body), "parallel request")
+	return listing.Says(errorText(body), "parallel request")
 }
 
 // classify reads an error answer: {"status":"ERROR","errors":[{"code","message"}]}.
@@ -43,17 +43,17 @@ func classify(status int, body []byte) *sources.Error {
 	case status == http.StatusPaymentRequired: // not documented
 		e.Kind, e.Scope = sources.Payment, sources.ScopeGroup
 		e.Hint = "see in the marketplace's cabinet what has to be paid"
-	case status == http.StatusForbidden && says(text, "deprecated"):
+	case status == http.StatusForbidden && listing.Says(text, "deprecated"):
 		// By chance, and more often the older the method is: it says nothing about the key.
 		e.Kind = sources.Temporary
 		e.Hint = "the marketplace is about to remove this method: a newer syncd is needed"
-	case status == http.StatusForbidden && says(text, "scope"):
+	case status == http.StatusForbidden && listing.Says(text, "scope"):
 		e.Kind, e.Scope = sources.Forbidden, sources.ScopeStream
 		e.Hint = "the key lacks the access that this stream needs: communication for chats, reviews and questions, inventory-and-order-processing:read-only for returns, or all-methods:read-only for everything; " + key
-	case status == http.StatusForbidden && says(text, "disabled") && says(text, "business"):
+	case status == http.StatusForbidden && listing.Says(text, "disabled") && listing.Says(text, "business"):
 		e.Kind, e.Scope = sources.Forbidden, sources.ScopeGroup
 		e.Hint = "all stores of the business are disabled: enable one in the cabinet"
-	case status == http.StatusForbidden && says(text, "not supported for market yandex go"):
+	case status == http.StatusForbidden && listing.Says(text, "not supported for market yandex go"):
 		e.Kind, e.Scope = sources.Forbidden, sources.ScopeStream
 		e.Hint = "sellers of Market Yandex Go do not have this: switch the stream off"
 	case status == http.StatusForbidden:
@@ -70,7 +70,7 @@ func classify(status int, body []byte) *sources.Error {
 		e.Kind = sources.Temporary
 	case badPageToken(text):
 		e.Kind = sources.Temporary // of one scan, which begins anew
-	case status == http.StatusNotFound && says(text, "resource not found"):
+	case status == http.StatusNotFound && listing.Says(text, "resource not found"):
 		e.Hint = "see that the account's `endpoints` are right; if they are, the API has changed: report it, with the request"
 	default:
 		e.Hint = "the marketplace takes this request for wrong: a mistake in syncd or a change of the API; report it, with the request"
@@ -78,13 +78,7 @@ func classify(status int, body []byte) *sources.Error {
 	return e
 }
 
-func badPageToken(text string) bool { return says(text, "page token") }
-
-// says reports whether text holds one of words, in any case.
-func says(text string, words ...string) bool {
-	text = strings.ToLower(text)
-	return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
-}
+func badPageToken(text string) bool { return listing.Says(text, "page token") }
 
 // errorText is what an error says to people: the messages, or the codes of those that
 // have none. Empty: nothing.

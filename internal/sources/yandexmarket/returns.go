@@ -408,7 +408,7 @@ func failure(ctx context.Context, err error) (e *sources.Error, whole bool) {
 		return nil, true
 	}
 	whole = e.Kind == sources.Unauthorized || e.Kind == sources.Payment || e.Scope == sources.ScopeGroup || e.Kind == sources.Temporary && e.Unsent ||
-		e.Status == http.StatusForbidden && says(e.Err.Error(), "scope", "market yandex go")
+		e.Status == http.StatusForbidden && listing.Says(e.Err.Error(), "scope", "market yandex go")
 	part := *e
 	part.Scope = sources.ScopeRequest
 	return &part, whole

@@ -171,12 +171,8 @@ func (c *Client) polls(stream string) bool { return slices.Contains(c.cfg.Stream
 
 // Fetch implements sources.Source.
 func (c *Client) Fetch(ctx context.Context, q sources.Query) (sources.Page, error) {
-	i := slices.IndexFunc(Streams(), func(s sources.Stream) bool { return s.Name == q.Stream })
-	if i < 0 {
-		return sources.Page{}, fmt.Errorf("yandex_market has no stream %q", q.Stream)
-	}
-	if !slices.Contains(Streams()[i].Walks, q.Walk) {
-		return sources.Page{}, fmt.Errorf("%s of %s: %w", q.Walk, q.Stream, sources.ErrNoSuchWalk)
+	if err := q.Check(Marketplace, Streams()); err != nil {
+		return sources.Page{}, err
 	}
 	switch q.Stream {
 	case Chats:

@@ -24,6 +24,19 @@ func DecodeCursor(stream string, c Cursor, dst any, sound func() bool) error {
 	return nil
 }
 
+// Check says why q asks for nothing that a marketplace with these streams has; nil if
+// it does not.
+func (q Query) Check(marketplace string, streams []Stream) error {
+	i := slices.IndexFunc(streams, func(s Stream) bool { return s.Name == q.Stream })
+	if i < 0 {
+		return fmt.Errorf("%s has no stream %q", marketplace, q.Stream)
+	}
+	if !slices.Contains(streams[i].Walks, q.Walk) {
+		return fmt.Errorf("%s of %s: %w", q.Walk, q.Stream, ErrNoSuchWalk)
+	}
+	return nil
+}
+
 // Times says whether these can be times, in seconds or milliseconds.
 func Times(all ...int64) bool {
 	return !slices.ContainsFunc(all, func(t int64) bool { return t < 0 || t > 1<<45 })
