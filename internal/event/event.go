@@ -34,7 +34,10 @@ const SchemaChanged = "syncd.schema_changed"
 type Fingerprint [8]byte
 
 // String returns the 16 hexadecimal digits of f.
-func (f Fingerprint) String() string { return hex.EncodeToString(f[:]) }
+func (f Fingerprint) String() string {
+	var room [16]byte
+	return string(hex.AppendEncode(room[:0], f[:]))
+}
 
 // Event is one event before it is rendered. Item and Previous are JSON values
 // without insignificant white space, Schema.Path is any text; everything else is
@@ -125,7 +128,8 @@ func (s *SchemaChange) append(dst []byte) []byte {
 // appendSequence renders n with 20 digits, as many as the largest uint64 has,
 // so that sequences sort as text too.
 func appendSequence(dst []byte, n uint64) []byte {
-	s := strconv.FormatUint(n, 10)
+	var room [20]byte
+	s := strconv.AppendUint(room[:0], n, 10)
 	dst = append(dst, "00000000000000000000"[:20-len(s)]...)
 	return append(dst, s...)
 }
@@ -165,7 +169,7 @@ func ParseHeader(line []byte) (Header, error) {
 	h.ID = string(a.next("id"))
 	a.next("source")
 	h.Type = string(a.next("type"))
-	h.Subject = string(a.next("subject"))
+	subject := a.next("subject")
 	a.next("time")
 	recorded := a.next("recordedtime")
 	sequence := a.next("sequence")
@@ -197,6 +201,9 @@ func ParseHeader(line []byte) (Header, error) {
 		return h, fmt.Errorf("%w: id %q has no account", errNotOurs, h.ID)
 	}
 	h.Stream, _, _ = strings.Cut(h.Stream, "/")
+	if h.Subject, ok = strings.CutPrefix(h.PartitionKey, h.Account+"/"); !ok || h.Subject != string(subject) {
+		h.Subject = string(subject) // no memory of its own else
+	}
 	return h, nil
 }
 

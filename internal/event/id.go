@@ -2,6 +2,7 @@ package event
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"strconv"
 	"strings"
 )
@@ -57,7 +58,12 @@ func ItemEventID(account, stream, item string) string {
 // VersionEventID is the id of the event about version n (counted from 1) of an
 // item whose meaning is f.
 func VersionEventID(account, stream, item string, n uint64, f Fingerprint) string {
-	return ItemEventID(account, stream, item) + "/" + strconv.FormatUint(n, 10) + "-" + f.String()
+	var room [160]byte
+	b := append(append(room[:0], account...), '/')
+	b = append(append(b, stream...), '/')
+	b = append(append(b, item...), '/')
+	b = append(strconv.AppendUint(b, n, 10), '-')
+	return string(hex.AppendEncode(b, f[:]))
 }
 
 // SchemaChangedID is the id of the event about the n-th change (counted from 1)

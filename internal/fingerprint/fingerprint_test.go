@@ -122,3 +122,49 @@ func TestGolden(t *testing.T) {
 		}
 	}
 }
+
+// Every part of a long body counts.
+func TestLongBodies(t *testing.T) {
+	items := make([]string, 150) // a few KB
+	for i := range items {
+		items[i] = fmt.Sprintf(`{"text":"part %d"}`, i)
+	}
+	seen := map[event.Fingerprint]int{of(t, "["+strings.Join(items, ",")+"]"): -1}
+	for i, item := range items {
+		items[i] = `{"text":"another"}`
+		f := of(t, "["+strings.Join(items, ",")+"]")
+		if other, ok := seen[f]; ok {
+			t.Fatalf("one fingerprint for bodies that differ at %d and %d", i, other)
+		}
+		seen[f] = i
+		items[i] = item
+	}
+}
+
+// questionBody is an item of 640 bytes, as marketplaces send them.
+var questionBody = json.RawMessage(`{"id":"2ncBtX4B9I0UHoornoqG","text":"` + strings.Repeat("Подойдёт ли к этой модели? ", 6) + `","createdDate":"2026-02-02T20:46:20Z",` +
+	`"state":"suppliersPortalSynch","answer":null,"productDetails":{"imtId":11157265,"nmId":14917842,"productName":"Coffee","supplierArticle":"123401","brandName":"Nescafe"},` +
+	`"photo":"https://photos.example.com/11157265/1.webp?signature=0f6b","rating":4.50,"wasViewed":false,"isWarned":false}`)
+
+// A fingerprint is taken of every item of every page, and makes next to no garbage.
+// The race detector has a pool forget a quarter of what is given back.
+func TestOfMakesNoGarbage(t *testing.T) {
+	n := testing.AllocsPerRun(1000, func() {
+		if _, err := fingerprint.Of(questionBody, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 6 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkOf(b *testing.B) {
+	b.SetBytes(int64(len(questionBody)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := fingerprint.Of(questionBody, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

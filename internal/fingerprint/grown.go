@@ -1,7 +1,9 @@
 package fingerprint
 
 import (
+	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +42,23 @@ func Grown(old, new json.RawMessage, ignore []string) (paths []string, only bool
 	}
 	slices.Sort(g.paths)
 	return g.paths, true, nil
+}
+
+// decode reads a body without the ignored keys of its top level. Numbers keep
+// their spelling.
+func decode(body json.RawMessage, ignore []string) (any, error) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, fmt.Errorf("fingerprint: %w", err)
+	}
+	if m, ok := v.(map[string]any); ok {
+		for _, key := range ignore {
+			delete(m, key)
+		}
+	}
+	return v, nil
 }
 
 // growth is a comparison on its way down two values.
@@ -89,10 +108,10 @@ func (g *growth) compare(a, b any) bool {
 		return true
 	case json.Number:
 		b, ok := b.(json.Number)
-		return ok && number(string(a)) == number(string(b))
+		return ok && bytes.Equal(appendNumber(nil, []byte(a)), appendNumber(nil, []byte(b)))
 	case string:
 		b, ok := b.(string)
-		return ok && withoutQuery(a) == withoutQuery(b)
+		return ok && bytes.Equal(withoutQuery([]byte(a)), withoutQuery([]byte(b)))
 	default: // true, false or null
 		return a == b
 	}

@@ -18,6 +18,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"syncd/internal/rawjson"
 )
 
 // The bounds of what is kept of an answer.
@@ -191,7 +193,7 @@ func (d *document) fact(path []string) error {
 	switch {
 	case v.long || v.deep:
 		delete(d.answer.Members, name) // an earlier one does not count any more
-	case !json.Valid(v.b):
+	case !rawjson.Valid(v.b):
 		return fmt.Errorf("the value of %.40q, which ends at byte %d: %w", name, d.offset(), flaw(v.b))
 	case again || len(d.answer.Members) < maxMembers:
 		d.answer.Members[name] = v.copied()
@@ -246,7 +248,7 @@ func (d *document) element() error {
 		d.Odd(v.copied(), fmt.Sprintf("longer than %d bytes", d.MaxElement))
 	case v.deep:
 		d.Odd(v.copied(), fmt.Sprintf("nested deeper than %d levels", maxDepth))
-	case !json.Valid(v.b):
+	case !rawjson.Valid(v.b):
 		d.Odd(v.copied(), "not well-formed: "+flaw(v.b).Error())
 	default:
 		return d.Each(v.copied())

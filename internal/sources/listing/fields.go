@@ -11,10 +11,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
 
+	"syncd/internal/rawjson"
 	"syncd/internal/sources"
 )
 
@@ -26,10 +28,27 @@ import (
 // another type is simply not there. The item goes out as it came either way.
 type Fields map[string]json.RawMessage
 
-// Object reads a JSON object; anything else has no fields.
+// Object reads a JSON object; anything else has no fields. They are parts of raw.
 func Object(raw json.RawMessage) Fields {
-	var f Fields
-	_ = json.Unmarshal(raw, &f)
+	var room [64]rawjson.Node
+	text, ok := rawjson.Read(raw, room[:0])
+	if !ok || text.Kind(0) != '{' {
+		return nil
+	}
+	return fields(text)
+}
+
+// fields are the members of the object that text is.
+func fields(text rawjson.Text) Fields {
+	n := 0
+	for at := 1; at < len(text.Nodes); at = int(text.Nodes[at+1].After) {
+		n++
+	}
+	f := make(Fields, n)
+	for at := 1; at < len(text.Nodes); at = int(text.Nodes[at+1].After) {
+		value := text.Bytes(at + 1)
+		f[string(rawjson.Unquote(text.Bytes(at)))] = slices.Clip(value) // whoever appends to it must not write into raw
+	}
 	return f
 }
 
@@ -42,9 +61,10 @@ func (f Fields) Text(name string) string {
 	if c := raw[0]; c == '-' || c >= '0' && c <= '9' {
 		return string(raw)
 	}
-	var s string
-	_ = json.Unmarshal(raw, &s)
-	return s
+	if raw[0] != '"' {
+		return ""
+	}
+	return string(rawjson.Unquote(raw))
 }
 
 // Whole is an integer, as a number or as text; 0 if there is none.
@@ -105,31 +125,28 @@ func CheckID(name, id string) error {
 	return nil
 }
 
-// Compact drops the white space between tokens and nothing else: key order,
+// Decode returns an item's compacted body, which may be raw itself, and its fields,
+// which are parts of the body.
+//
+// Compacted, the white space between tokens is gone and nothing else: key order,
 // number spelling and string escapes stay. Bytes that are no UTF-8, which JSON
 // forbids, become U+FFFD, or every receiver would choke on them.
-func Compact(raw json.RawMessage) (json.RawMessage, error) {
-	var b bytes.Buffer
-	b.Grow(len(raw))
-	if err := json.Compact(&b, raw); err != nil {
-		return nil, err
-	}
-	if !utf8.Valid(b.Bytes()) {
-		return bytes.ToValidUTF8(b.Bytes(), []byte("\uFFFD")), nil
-	}
-	return b.Bytes(), nil
-}
-
-// Decode returns an item's compacted body and its fields.
 func Decode(raw json.RawMessage) (json.RawMessage, Fields, error) {
-	body, err := Compact(raw)
-	if err != nil {
-		return nil, nil, err
+	var room [64]rawjson.Node
+	text, ok := rawjson.Read(raw, room[:0])
+	if !ok || text.Spaced || !utf8.Valid(raw) {
+		var b bytes.Buffer
+		if err := json.Compact(&b, raw); err != nil {
+			return nil, nil, err
+		}
+		if text, ok = rawjson.Read(bytes.ToValidUTF8(b.Bytes(), []byte("\uFFFD")), room[:0]); !ok {
+			return nil, nil, errors.New("too long")
+		}
 	}
-	if len(body) == 0 || body[0] != '{' {
+	if text.Kind(0) != '{' {
 		return nil, nil, errors.New("not a JSON object")
 	}
-	return body, Object(body), nil
+	return text.Raw, fields(text), nil
 }
 
 // DecodeNamed reads an item that one field names, and that is about itself. Its

@@ -6,9 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,11 +44,13 @@ type Listing struct {
 // Key tells entries apart by what names them. It is the same in every process,
 // and sums of keys tell sets of entries apart.
 func Key(parts ...string) uint64 {
-	h := sha256.New()
+	var b []byte
 	for _, s := range parts {
-		fmt.Fprintf(h, "%d %s", len(s), s)
+		b = append(strconv.AppendInt(b, int64(len(s)), 10), ' ')
+		b = append(b, s...)
 	}
-	return binary.BigEndian.Uint64(h.Sum(nil))
+	sum := sha256.Sum256(b)
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 // Read sends one request and takes in its answer entry by entry. An entry that is
