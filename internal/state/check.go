@@ -18,8 +18,8 @@ const checkFindings = 100
 // Check reads everything and reports what contradicts the picture in the package
 // comment: bbolt's own structure, records and ids that do not find each other, held
 // and staged items that nothing can become of, a log with holes that are not known,
-// positions beyond it, retry queues whose parts disagree. It changes nothing, and
-// its cost grows with the file.
+// positions beyond it, retry queues, batches and dead letters that disagree. It
+// changes nothing, and its cost grows with the file.
 func (db *DB) Check() error {
 	var c check
 	err := db.bolt.View(func(tx *bolt.Tx) error {
@@ -45,10 +45,8 @@ func (db *DB) Check() error {
 			return err
 		}
 		c.log(tx, known)
-		return tx.Bucket(bucketSinks).ForEach(func(name, raw []byte) error {
-			c.sink(tx, known, string(name), raw)
-			return nil
-		})
+		c.sinks(tx, known)
+		return nil
 	})
 	return errors.Join(append(c.found, err)...)
 }
@@ -288,88 +286,5 @@ func (c *check) log(tx *bolt.Tx, known holes) {
 	})
 	if last != 0 && known.next(last) != log.Sequence()+1 {
 		c.add("the log ends at %d, and its newest event was %d", last, log.Sequence())
-	}
-}
-
-func (c *check) sink(tx *bolt.Tx, known holes, name string, raw []byte) {
-	var v sinkValue
-	if err := json.Unmarshal(raw, &v); err != nil {
-		c.add("sink %s: %w", name, err)
-		return
-	}
-	log := tx.Bucket(bucketEvents)
-	if v.Position > log.Sequence() {
-		c.add("sink %s stands at %d of %d", name, v.Position, log.Sequence())
-	}
-	if next := known.next(v.Position); next <= log.Sequence() && log.Get(seqKey(next)) == nil {
-		c.add("sink %s needs event %d, which is gone", name, next)
-	}
-	if nested(tx, bucketRetries, name) != nil {
-		c.queue(tx, name, v.Position)
-	}
-}
-
-// queue checks that the four parts of a retry queue say the same.
-func (c *check) queue(tx *bolt.Tx, name string, position uint64) {
-	part := func(b []byte) *bolt.Bucket { return nested(tx, bucketRetries, name, string(b)) }
-	q := queue{heads: part(bucketHeads), due: part(bucketDue), followers: part(bucketFollowers), waiting: part(bucketWaiting)}
-	if q.heads == nil || q.due == nil || q.followers == nil || q.waiting == nil {
-		c.add("retry queue of %s: a part is missing", name)
-		return
-	}
-	log := tx.Bucket(bucketEvents)
-	waits := make(map[uint64]bool)
-	wait := func(seq uint64, key string) {
-		waits[seq] = true
-		if h, err := event.ParseHeader(log.Get(seqKey(seq))); err != nil || h.PartitionKey != key {
-			c.add("retry queue of %s: event %d of %s is not in the log", name, seq, key)
-		}
-		if seq > position {
-			c.add("retry queue of %s: event %d is behind the position too", name, seq)
-		}
-		if q.waiting.Get(seqKey(seq)) == nil {
-			c.add("retry queue of %s: event %d does not hold the log", name, seq)
-		}
-	}
-	heads := make(map[string]head)
-	_ = q.heads.ForEach(func(k, raw []byte) error {
-		var h head
-		if err := json.Unmarshal(raw, &h); err != nil {
-			c.add("retry queue of %s: head of %s: %w", name, k, err)
-			return nil
-		}
-		heads[string(k)] = h
-		wait(h.Seq, string(k))
-		return nil
-	})
-	due := 0
-	_ = q.due.ForEach(func(k, _ []byte) error {
-		due++
-		if h, ok := heads[string(k[8:])]; !ok || !bytes.Equal(dueKey(h.Next, string(k[8:])), k) {
-			c.add("retry queue of %s: %s is due at another time than its head says", name, k[8:])
-		}
-		return nil
-	})
-	if due != len(heads) {
-		c.add("retry queue of %s: %d heads and %d due", name, len(heads), due)
-	}
-	_ = q.followers.ForEach(func(k, _ []byte) error {
-		key, seq := string(k[:len(k)-9]), binary.BigEndian.Uint64(k[len(k)-8:])
-		wait(seq, key)
-		if h, ok := heads[key]; !ok || h.Seq >= seq {
-			c.add("retry queue of %s: event %d of %s follows no earlier head", name, seq, key)
-		}
-		return nil
-	})
-	n := 0
-	_ = q.waiting.ForEach(func(k, _ []byte) error {
-		n++
-		if !waits[binary.BigEndian.Uint64(k)] {
-			c.add("retry queue of %s: event %d holds the log and is no part of the queue", name, binary.BigEndian.Uint64(k))
-		}
-		return nil
-	})
-	if uint64(n) != q.waiting.Sequence() {
-		c.add("retry queue of %s: %d events wait, %d are counted", name, n, q.waiting.Sequence())
 	}
 }

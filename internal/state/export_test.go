@@ -2,6 +2,8 @@ package state
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"io"
 	"time"
 
@@ -62,3 +64,33 @@ func (db *DB) ListFrom(size int64) { db.writer.listFrom = size }
 
 // NoAnchor lets the first commit do without the fsync in front of it.
 func (db *DB) NoAnchor() { db.writer.anchored = true }
+
+// Kept says what is kept of a sink: the events that hold the log for it, where it
+// stands, and whether it holds the log by that; no error for one that is not known.
+func (db *DB) Kept(sink string) (waiting []uint64, position uint64, holds bool, err error) {
+	err = db.bolt.View(func(tx *bolt.Tx) error {
+		v, err := getSink(tx, sink)
+		if errors.Is(err, ErrUnknown) {
+			return nil
+		}
+		position, holds = v.Position, !v.Retired
+		if q, ok := readQueue(tx, sink); ok && err == nil {
+			err = q.waiting.ForEach(func(k, _ []byte) error {
+				waiting = append(waiting, binary.BigEndian.Uint64(k))
+				return nil
+			})
+		}
+		return err
+	})
+	return waiting, position, holds, err
+}
+
+// Forgotten reports whether something is there that Sweep has to delete.
+func (db *DB) Forgotten() (is bool, err error) {
+	err = db.bolt.View(func(tx *bolt.Tx) error {
+		k, _ := tx.Bucket(bucketForgotten).Cursor().First()
+		is = k != nil
+		return nil
+	})
+	return is, err
+}

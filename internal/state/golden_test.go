@@ -144,6 +144,9 @@ func dump(t *testing.T, out *strings.Builder, key, value []byte, b *bolt.Bucket,
 		return
 	}
 	fmt.Fprintf(out, "%s%s\n", depth, text)
+	if drawn.name == "<name>" { // forgotten, and drawn where it was
+		return
+	}
 	keys := 0
 	_ = b.ForEach(func(_, _ []byte) error {
 		keys++
@@ -172,7 +175,7 @@ func moment(b []byte) string {
 // readable decodes a key as its name in the picture says.
 func readable(name string, key []byte) string {
 	switch name {
-	case "<created><item id>", "<next><partition key>":
+	case "<created><item id>":
 		return moment(key) + " " + string(key[8:])
 	case "i<created><rank><item id>":
 		return "i " + moment(key[1:]) + " " + number(key[9:]) + " " + string(key[17:])
@@ -182,9 +185,11 @@ func readable(name string, key []byte) string {
 		return fmt.Sprintf("%x", key)
 	case "<8 bytes of SHA-256 of the entry>raw":
 		return fmt.Sprintf("%x %s", key[:8], key[8:])
-	case "<sequence>", "<seq>":
+	case "<class><next><queue key>":
+		return fmt.Sprint(key[0]) + " " + moment(key[1:]) + " " + string(key[9:])
+	case "<sequence>", "<seq>", "<first seq>", "<n>":
 		return number(key)
-	case `<partition key>\x00<seq>`:
+	case `<queue key>\x00<seq>`:
 		return string(key[:len(key)-9]) + " " + number(key[len(key)-8:])
 	}
 	return string(key)
@@ -200,6 +205,21 @@ func readableValue(name string, value []byte) string {
 		return moment(value)
 	case "u<due><visit id>", "v<due><visit id>":
 		return moment(value) + " " + moment(value[8:])
+	case "ahead", "<first seq>", `<queue key>\x00<seq>`:
+		return fmt.Sprint(uvarints(&value, 100))
+	case "<queue key>":
+		format, rest := value[0], value[1:]
+		numbers := uvarints(&rest, 8)
+		return fmt.Sprintf("%d %d %q", format, numbers, rest)
 	}
 	return string(value)
+}
+
+// uvarints cuts up to n of them off a value.
+func uvarints(value *[]byte, n int) (out []uint64) {
+	for len(*value) > 0 && len(out) < n {
+		u, size := binary.Uvarint(*value)
+		out, *value = append(out, u), (*value)[size:]
+	}
+	return out
 }

@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -441,9 +442,9 @@ func fill(t *testing.T, db *state.DB) {
 	commit(t, db, p)
 	must(db.Settle("archive", day, state.Settlement{Position: 2, Checkpoint: []byte(`{"length":512}`)}))
 	must(db.Settle("crm", day, state.Settlement{Position: 4, Failed: []state.Failed{
-		{Seq: 2, Key: "shop-a/question/q3", Attempts: 1, First: day, Next: day.Add(5 * time.Second), Status: 500, Error: "answer 500"},
-		{Seq: 3, Key: "shop-a/question/q3", Next: day},
-	}}))
+		{Seq: 2, Key: "shop-a/question/q3", Attempts: 1, Refused: 1, First: day, Last: day.Add(time.Second), Next: day.Add(5 * time.Second), Status: 500, Error: "answer 500"},
+		{Seq: 3, Key: "shop-a/question/q3", First: day, Next: day},
+	}, Dead: []state.Failed{{Seq: 1, Key: "shop-a/question/q2", Attempts: 5, First: day, Last: day, Status: 400, Error: `answer 400: "no"`, Reason: state.ReasonRefused}}}))
 	p = pageOf(db)
 	p.Walk, p.Began, p.Done, p.Cursor = "full", day, true, []byte(`{"full":0}`)
 	commit(t, db, p)
@@ -478,4 +479,25 @@ func fill(t *testing.T, db *state.DB) {
 		t.Fatal(done, err)
 	}
 	must(db.Ledger().Save("wildberries/seller-1/chat", json.RawMessage(`{"v":1,"tokens":0}`)))
+	// A sink whose endpoint is gone, with one batch in its queue and one on its way,
+	// a dead letter that is retried and a replay; and two that left the configuration.
+	ahead, hold := []uint64{6, 7, 9}, day.Add(time.Hour)
+	must(db.Settle("crm", day, state.Settlement{Ahead: []uint64{9}, Batches: []state.Batch{{Members: []uint64{6, 7}}, {Members: []uint64{5, 10}}}}))
+	must(db.Settle("crm", day, state.Settlement{Ahead: ahead, Hold: &hold, Gone: &state.Gone{At: day, Event: "shop-a/feedbacks/f001", Answer: "gone"}, Failed: []state.Failed{
+		{Seq: 6, Key: "shop-a/question/f001", Batch: 6, Attempts: 1, First: day, Last: day, Next: hold, Status: 410, Error: "answer 410"},
+		{Seq: 7, Key: "shop-a/question/f002", Attempts: 1, First: day, Last: day, Next: hold, Status: 410, Error: "answer 410"},
+	}}))
+	ctx, cancel := context.WithCancel(context.Background())
+	_, err = db.RetryDeadLetters(ctx, "crm", "", day)
+	must(err)
+	_, err = db.QueueReplay(ctx, "crm", nil, day, day.Add(48*time.Hour))
+	must(err)
+	must(db.SaveSelect("crm", json.RawMessage(`{"types":["*"]}`)))
+	_, err = db.OpenSink("old", "webhook", true, day)
+	must(err)
+	must(db.Settle("old", day, state.Settlement{Position: 1, Failed: []state.Failed{{Seq: 1, Key: "shop-a/question/q2", Next: day}}}))
+	must(db.MarkSinks([]string{"crm", "old"}, day))
+	cancel() // before what was forgotten is deleted
+	must(db.ForgetSink(ctx, "old"))
+	checkState(t, db)
 }

