@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
+	"time"
 
 	"syncd/internal/event"
 )
@@ -20,15 +20,40 @@ type FileConfig struct {
 	Path string
 	// Mode of a file that the sink creates, before the umask. Default 0640.
 	Mode fs.FileMode
+	// Rotate says when the file gets another name and a new one is begun.
+	Rotate Rotate
+	// Sync says what is on the disk when a position is committed.
+	Sync SyncMode
 }
+
+// SyncMode says what is on the disk when a position is committed.
+type SyncMode int
+
+// The modes. A crash of the process leaves each event in the file once with all
+// of them; they differ in what a power cut can do.
+const (
+	SyncCommit   SyncMode = iota // every Deliver ends with an fsync
+	SyncInterval                 // one fsync serves all Delivers of a second; the position waits for it
+	SyncNone                     // the position does not wait for the disk: a power cut can lose lines that it counts
+)
+
+// ErrTendFirst is the answer of a Lazy sink's Deliver that has taken nothing and
+// is in order, and needs what was delivered to be synced and committed, and then
+// to be tended, before it takes more.
+var ErrTendFirst = errors.New("the file has been taken away: what is in it has to be committed before a new one is begun")
 
 // File appends events to a file, one a line (NDJSON), each event once.
 //
-// Deliver returns after fsync, so what is committed is on the disk. What is on
+// What is committed is on the disk, but for SyncNone. What is on
 // the disk and not committed is the business of Resume: a crash anywhere in
 // Deliver leaves the committed bytes followed by a beginning of the lines that
 // the log writes next, and Resume cuts exactly such bytes. Nothing else is ever
 // cut: other people's bytes are left where they are or moved aside.
+//
+// Tend rotates (see Rotate), always between two commits: a file that gets
+// another name holds committed lines only, and the new file gets its first line
+// after the commit that knows it as empty. So each event is in exactly one of the
+// files, whatever step a crash comes at.
 //
 // The file may be taken away while syncd runs. Renamed or removed, and replaced
 // by nothing or by an empty file (logrotate with nocreate or create), or
@@ -38,8 +63,11 @@ type FileConfig struct {
 //
 // A File that has been resumed holds an exclusive flock on its file.
 type File struct {
-	path string // absolute; symbolic links not yet followed
-	mode fs.FileMode
+	path   string // absolute; symbolic links not yet followed
+	mode   fs.FileMode
+	rotate Rotate
+	sync   SyncMode
+	steps  steps
 
 	// Owned by the one call that runs.
 	file  *os.File      // locked; its name has no symbolic link at the end; nil before the first Resume
@@ -47,14 +75,22 @@ type File struct {
 	mark  fileMark      // where the file ends, as of the last Resume or Deliver that succeeded
 	ready bool          // the file does end there: false from a failure to the next Resume
 	w     *bufio.Writer // onto file, during Deliver
+	dirty bool          // SyncInterval: file holds lines that were not synced, and so are not committed
+	next  time.Time     // rotation has failed: not before
+	told  string        // of the failures of rotation, so that each is told once
+	attic attic         // the files that were rotated
 }
 
-var _ Resumer = (*File)(nil)
+var (
+	_ Tender = (*File)(nil)
+	_ Lazy   = (*File)(nil)
+)
 
 const (
 	fileBuffer = 256 << 10 // one page of the log is one write, as a rule
-	maxLinks   = 40        // symbolic links in a row, as many as Linux follows
-	maxOpens   = 10        // times that the file may be replaced while it is being opened
+	syncEvery  = time.Second
+	maxLinks   = 40 // symbolic links in a row, as many as Linux follows
+	maxOpens   = 10 // times that the file may be replaced while it is being opened
 )
 
 // NewFile checks that cfg can be the place of a file sink. It opens nothing and
@@ -77,14 +113,20 @@ func NewFile(cfg FileConfig) (*File, error) {
 	if _, err := resolve(path); err != nil {
 		return nil, fmt.Errorf("file sink: %w", err)
 	}
-	return &File{path: path, mode: cfg.Mode, w: bufio.NewWriterSize(nil, fileBuffer)}, nil
+	if r := cfg.Rotate; r.Size < 0 || r.Every < 0 || r.Keep < 0 {
+		return nil, fmt.Errorf("file sink: a limit of rotation is negative: %+v", r)
+	}
+	if cfg.Sync < SyncCommit || cfg.Sync > SyncNone {
+		return nil, fmt.Errorf("file sink: sync mode %d", cfg.Sync)
+	}
+	return &File{path: path, mode: cfg.Mode, rotate: cfg.Rotate, sync: cfg.Sync, w: bufio.NewWriterSize(nil, fileBuffer)}, nil
 }
 
 // Deliver implements Sink. The end of ctx does not interrupt a write or an fsync
 // that the disk holds up; nothing could say then what has become of it.
 func (f *File) Deliver(ctx context.Context, events []event.Logged) error {
 	if !f.ready {
-		return fmt.Errorf("append to %s: it has to be resumed first", f.path)
+		return f.notReady()
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -94,11 +136,12 @@ func (f *File) Deliver(ctx context.Context, events []event.Logged) error {
 	}
 	// Whatever goes wrong from here on leaves the end of the file to Resume.
 	f.ready = false
-	size, err := f.follow()
+	before, err := f.follow()
 	if err != nil {
+		f.ready = errors.Is(err, ErrTendFirst)
 		return fmt.Errorf("append to %s: %w", f.path, err)
 	}
-	size, err = f.append(ctx, size, events)
+	size, err := f.append(ctx, before, events)
 	if err != nil {
 		return fmt.Errorf("append events: %w", err)
 	}
@@ -109,17 +152,52 @@ func (f *File) Deliver(ctx context.Context, events []event.Logged) error {
 	if err != nil {
 		return fmt.Errorf("append events: read back: %w", err)
 	}
-	f.mark, f.ready = mark, true
+	mark.First, mark.Begun = f.mark.First, f.mark.Begun
+	if before == 0 || mark.Begun == 0 {
+		mark.First, mark.Begun = events[0].Sequence, time.Now().UnixMilli()
+	}
+	mark.Last = events[len(events)-1].Sequence
+	f.mark, f.ready, f.dirty = mark, true, f.sync == SyncInterval
 	return nil
 }
 
+func (f *File) notReady() error {
+	return fmt.Errorf("%s has to be resumed first", f.path)
+}
+
+// Sync implements Lazy.
+func (f *File) Sync(context.Context) error {
+	if !f.ready {
+		return f.notReady()
+	}
+	if !f.dirty {
+		return nil
+	}
+	// The file may have been renamed, or emptied, since: the lines are where they
+	// were written, and what somebody took away had arrived. The next Tend sees it.
+	if err := f.steps.do("sync", f.file.Sync); err != nil {
+		f.ready = false
+		return fmt.Errorf("append events: %w", err)
+	}
+	f.dirty = false
+	return nil
+}
+
+// SyncEvery implements Lazy.
+func (f *File) SyncEvery() time.Duration {
+	if f.sync == SyncInterval {
+		return syncEvery
+	}
+	return 0
+}
+
 // append writes the events to the end of the file, which is size bytes long, and
-// returns its length when they are on the disk.
+// returns its length when they are there, with SyncCommit on the disk.
 //
 // A crash, a full disk or the end of ctx in here leaves a beginning of these
 // lines, perhaps torn inside one, or nothing of them.
 func (f *File) append(ctx context.Context, size int64, events []event.Logged) (int64, error) {
-	f.w.Reset(f.file) // which also forgets an earlier error
+	f.w.Reset((*fileWriter)(f)) // which also forgets an earlier error
 	for i := range events {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
@@ -133,8 +211,10 @@ func (f *File) append(ctx context.Context, size int64, events []event.Logged) (i
 	if err := f.w.Flush(); err != nil {
 		return 0, err
 	}
-	if err := f.file.Sync(); err != nil {
-		return 0, err
+	if f.sync == SyncCommit {
+		if err := f.steps.do("sync", f.file.Sync); err != nil {
+			return 0, err
+		}
 	}
 	// Opened with O_APPEND, a write overwrites nobody's bytes, but somebody's
 	// can have come first. Resume will find them before our lines.
@@ -146,6 +226,17 @@ func (f *File) append(ctx context.Context, size int64, events []event.Logged) (i
 		return 0, f.disturbed(info.Size(), size)
 	}
 	return size, nil
+}
+
+// fileWriter is a File to its bufio.Writer.
+type fileWriter File
+
+func (f *fileWriter) Write(b []byte) (n int, err error) {
+	err = f.steps.do("write", func() (err error) {
+		n, err = f.file.Write(b)
+		return err
+	})
+	return n, err
 }
 
 func (f *File) disturbed(is, want int64) error {
@@ -163,19 +254,38 @@ func (f *File) disturbed(is, want int64) error {
 // log's next lines, or none: Resume cuts that back to nothing.
 func (f *File) follow() (int64, error) {
 	before := f.file
-	info, err := f.open()
-	switch {
-	case err != nil:
-		return 0, err
-	case f.file == before && info.Size() == f.mark.Size:
-		return f.mark.Size, nil
-	case info.Size() == 0:
+	info, same := f.look()
+	if !same && f.dirty {
+		return 0, ErrTendFirst
+	}
+	if !same {
+		var err error
+		if info, err = f.open(); err != nil {
+			return 0, err
+		}
+		same = f.file == before
+	}
+	switch size := info.Size(); {
+	case same && size == f.mark.Size:
+		return size, nil
+	case size == 0 && f.dirty:
+		return 0, ErrTendFirst
+	case size == 0:
 		return 0, nil // all that we wrote to the old file is committed
-	case f.file == before:
-		return 0, f.disturbed(info.Size(), f.mark.Size)
+	case same:
+		return 0, f.disturbed(size, f.mark.Size)
 	default:
 		return 0, errors.New("another file, which is not empty, has taken its place")
 	}
+}
+
+// look reports whether path still leads to f.file, and what it is now.
+func (f *File) look() (fs.FileInfo, bool) {
+	if f.file == nil {
+		return nil, false
+	}
+	info, err := os.Stat(f.path)
+	return info, err == nil && os.SameFile(info, f.info)
 }
 
 // open makes f.file the regular file that path leads to now, created if need
@@ -183,14 +293,12 @@ func (f *File) follow() (int64, error) {
 // present state. When it fails, f.file is as before.
 func (f *File) open() (fs.FileInfo, error) {
 	for range maxOpens {
-		if f.file != nil {
-			// Also right after opening: somebody may have replaced the file
-			// before we had it locked.
-			if info, err := os.Stat(f.path); err == nil && os.SameFile(info, f.info) {
-				return info, nil
-			}
+		// Also right after opening: somebody may have replaced the file before we
+		// had it locked.
+		if info, same := f.look(); same {
+			return info, nil
 		}
-		file, err := openLocked(f.path, f.mode)
+		file, err := f.steps.openLocked(f.path, f.mode)
 		if err != nil {
 			return nil, err
 		}
@@ -198,7 +306,7 @@ func (f *File) open() (fs.FileInfo, error) {
 		if err == nil {
 			// Each time, not only after creating the file: whoever created it
 			// may have died before the entry was safe.
-			err = syncDir(filepath.Dir(file.Name()))
+			err = f.steps.syncDir(filepath.Dir(file.Name()))
 		}
 		if err != nil {
 			file.Close()
@@ -219,112 +327,12 @@ func (f *File) release() {
 	}
 }
 
-// Close implements Sink.
+// Close implements Sink. It breaks off a compression, which is begun anew at the
+// next start.
 func (f *File) Close() error {
-	f.ready = false
+	f.ready, f.dirty = false, false
+	f.attic.stop()
 	f.w.Reset(nil)
 	f.release()
-	return nil
-}
-
-// openLocked opens or creates the regular file that path leads to and takes
-// its lock.
-func openLocked(path string, mode fs.FileMode) (*os.File, error) {
-	target, err := resolve(path)
-	if err != nil {
-		return nil, err
-	}
-	// O_NONBLOCK means nothing to a regular file; without it, a FIFO put here
-	// since resolve looked would block us for good.
-	file, err := os.OpenFile(target, os.O_RDWR|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK, mode)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err == nil {
-		err = checkRegular(target, info)
-	}
-	if err == nil {
-		err = lock(file)
-	}
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
-}
-
-// lock takes the lock that keeps a second syncd, or a second sink, away from
-// the file. The kernel drops it with the process, so it needs no cleaning up.
-func lock(file *os.File) error {
-	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-			continue
-		case errors.Is(err, syscall.EWOULDBLOCK):
-			return fmt.Errorf("%s is locked by another process, or by another sink of this one", file.Name())
-		case err != nil:
-			return fmt.Errorf("lock %s: %w", file.Name(), err)
-		}
-		return nil
-	}
-}
-
-// resolve follows symbolic links at the end of path up to a regular file or to
-// a name that is free. filepath.EvalSymlinks would not do: it knows no link to
-// a file that is still to be created.
-func resolve(path string) (string, error) {
-	target := path
-	for range maxLinks {
-		info, err := os.Lstat(target)
-		if errors.Is(err, fs.ErrNotExist) {
-			return target, nil
-		}
-		if err != nil {
-			return "", err
-		}
-		if info.Mode().Type() != fs.ModeSymlink {
-			return target, checkRegular(target, info)
-		}
-		link, err := os.Readlink(target)
-		if err != nil {
-			return "", err
-		}
-		if !filepath.IsAbs(link) {
-			// Joined but not cleaned: .. behind a linked directory is the
-			// kernel's to resolve.
-			link = filepath.Dir(target) + string(filepath.Separator) + link
-		}
-		target = link
-	}
-	return "", fmt.Errorf("%s: too many symbolic links", path)
-}
-
-// checkRegular refuses what cannot be cut back or would block.
-func checkRegular(path string, info fs.FileInfo) error {
-	what := "a device or a socket"
-	switch info.Mode().Type() {
-	case 0:
-		return nil
-	case fs.ModeDir:
-		what = "a directory"
-	case fs.ModeNamedPipe:
-		what = "a FIFO"
-	}
-	return fmt.Errorf("%s is %s; a file sink needs a regular file", path, what)
-}
-
-// syncDir makes the names in a directory safe. File systems that cannot sync a
-// directory have nothing to make safe, or no means to.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
-		return err
-	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -28,6 +27,10 @@ type fileMark struct {
 	Size    int64  `json:"size"`
 	Head    string `json:"head"` // hash of the first bytes: known even when the file was cut short
 	Tail    string `json:"tail"` // hash of the last bytes: known at this very length
+	// What rotation goes by.
+	First uint64 `json:"first"` // sequence of the first event in the file
+	Begun int64  `json:"begun"` // when that was written, in Unix milliseconds; 0: the file holds no event of ours
+	Last  uint64 `json:"last"`  // sequence of the last event, of this file or an earlier one
 }
 
 const (
@@ -68,8 +71,8 @@ func parseMark(checkpoint []byte) (*fileMark, error) {
 	if m.Version != markVersion {
 		return nil, fmt.Errorf("checkpoint of a file sink: version %d is not known to this syncd", m.Version)
 	}
-	if m.Size < 0 {
-		return nil, fmt.Errorf("checkpoint of a file sink: size %d", m.Size)
+	if m.Size < 0 || m.Begun < 0 {
+		return nil, fmt.Errorf("checkpoint of a file sink: size %d, begun at %d", m.Size, m.Begun)
 	}
 	return m, nil
 }
@@ -99,7 +102,7 @@ func (f *File) Checkpoint() []byte {
 	}
 	b, err := json.Marshal(f.mark)
 	if err != nil {
-		panic(err) // two strings and two numbers
+		panic(err) // strings and numbers
 	}
 	return b
 }
@@ -113,7 +116,7 @@ func (f *File) Checkpoint() []byte {
 // A crash anywhere in Resume is repaired by the next one, from the same
 // checkpoint; each step says how.
 func (f *File) Resume(ctx context.Context, checkpoint []byte, next iter.Seq2[[]byte, error]) (Report, error) {
-	f.ready = false
+	f.ready, f.dirty = false, false
 	report, err := f.resume(ctx, checkpoint, next)
 	if err != nil {
 		return report, fmt.Errorf("resume %s: %w", f.path, err)
@@ -157,8 +160,20 @@ func (f *File) resume(ctx context.Context, checkpoint []byte, next iter.Seq2[[]b
 	if err != nil {
 		return report, err
 	}
-	f.mark, err = readMark(f.file, size)
-	return report, err
+	mark, err := readMark(f.file, size)
+	if err != nil {
+		return report, err
+	}
+	if was != nil {
+		mark.Last = was.Last
+	}
+	if p.known && size > 0 {
+		mark.First, mark.Begun = was.First, was.Begun
+	}
+	f.mark = mark
+	// A crash may have left work of an earlier process.
+	f.attic.due = f.rotate.enabled()
+	return report, nil
 }
 
 // A plan is what Resume makes of a file of a given size: it keeps the first
@@ -166,6 +181,7 @@ func (f *File) resume(ctx context.Context, checkpoint []byte, next iter.Seq2[[]b
 // those from foreign to size are somebody else's and are moved aside.
 type plan struct {
 	keep, foreign, size int64
+	known               bool // it is the file of the checkpoint
 	note                string
 }
 
@@ -181,7 +197,7 @@ func (f *File) plan(ctx context.Context, was *fileMark, size int64, next iter.Se
 		}
 		return p, nil
 	case size == 0:
-		if was.Size > 0 {
+		if was.Size > 0 && !f.rotatedAs(was) {
 			p.note = fmt.Sprintf("the file with the %d bytes written so far is gone, or was emptied; a new one is begun", was.Size)
 		}
 		return p, nil
@@ -191,7 +207,7 @@ func (f *File) plan(ctx context.Context, was *fileMark, size int64, next iter.Se
 			return p, err
 		}
 		if same {
-			p.keep = was.Size
+			p.keep, p.known = was.Size, true
 			break
 		}
 		p.note = fmt.Sprintf("the file is not the one with the %d bytes written so far; a new one is begun", was.Size)
@@ -201,7 +217,7 @@ func (f *File) plan(ctx context.Context, was *fileMark, size int64, next iter.Se
 			return p, err
 		}
 		if same {
-			p.keep = size
+			p.keep, p.known = size, true
 			p.note = fmt.Sprintf("the file has lost %d of its %d bytes; it goes on after the %d that are left", was.Size-size, was.Size, size)
 			return p, nil
 		}
@@ -319,10 +335,10 @@ func (f *File) cut(p plan) error {
 // truncate cuts the file durably. A crash before the truncation is on the disk
 // brings the cut bytes back, and the next Resume takes the same decision.
 func (f *File) truncate(size int64) error {
-	if err := f.file.Truncate(size); err != nil {
+	if err := f.steps.do("truncate", func() error { return f.file.Truncate(size) }); err != nil {
 		return err
 	}
-	return f.file.Sync()
+	return f.steps.do("sync", f.file.Sync)
 }
 
 // endLine ends an incomplete last line, which can only be somebody else's or
@@ -340,10 +356,10 @@ func (f *File) endLine(size int64) (int64, error) {
 	if last[0] == '\n' {
 		return size, nil
 	}
-	if _, err := f.file.Write([]byte{'\n'}); err != nil {
+	if _, err := (*fileWriter)(f).Write([]byte{'\n'}); err != nil {
 		return 0, err
 	}
-	return size + 1, f.file.Sync()
+	return size + 1, f.steps.do("sync", f.file.Sync)
 }
 
 // moveAside brings the bytes from p.foreign on to a safe place and returns its
@@ -365,11 +381,8 @@ func (f *File) moveAside(p plan, info fs.FileInfo) (string, error) {
 // A crash before the rename is on the disk changes nothing; one after it leaves
 // no file, or an empty one, which is what a checkpoint may find.
 func (f *File) renameAside(name string) (string, error) {
-	name, err := freeName(name)
+	name, err := f.steps.rename(f.file.Name(), candidates(name))
 	if err != nil {
-		return "", err
-	}
-	if err := os.Rename(f.file.Name(), name); err != nil {
 		return "", err
 	}
 	// Opening the new file syncs the directory, and with it both names.
@@ -378,19 +391,6 @@ func (f *File) renameAside(name string) (string, error) {
 		err = f.disturbed(info.Size(), 0)
 	}
 	return name, err
-}
-
-func freeName(name string) (string, error) {
-	for _, candidate := range candidates(name) {
-		_, err := os.Lstat(candidate)
-		if errors.Is(err, fs.ErrNotExist) {
-			return candidate, nil
-		}
-		if err != nil {
-			return "", err
-		}
-	}
-	return "", fmt.Errorf("%s: %w", name, fs.ErrExist)
 }
 
 // candidates are the names to try for an orphan.
@@ -414,7 +414,7 @@ func (f *File) copyAside(name string, from int64, mode fs.FileMode) (string, err
 			return "", err
 		}
 		if ok {
-			return candidate, syncDir(filepath.Dir(candidate))
+			return candidate, f.steps.syncDir(filepath.Dir(candidate))
 		}
 	}
 	return "", fmt.Errorf("%s: %w", name, fs.ErrExist)
@@ -423,11 +423,15 @@ func (f *File) copyAside(name string, from int64, mode fs.FileMode) (string, err
 // copyTo completes the orphan with this name, unless it exists and holds
 // something else.
 func (f *File) copyTo(name string, from int64, mode fs.FileMode) (bool, error) {
-	orphan, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, mode)
+	var orphan *os.File
+	err := f.steps.do("create", func() (err error) {
+		orphan, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_APPEND, mode)
+		return err
+	})
+	defer orphan.Close()
 	if err != nil {
 		return false, err
 	}
-	defer orphan.Close()
 	same, n, err := isPrefix(orphan, io.NewSectionReader(f.file, from, math.MaxInt64-from))
 	if err != nil || !same {
 		return false, err
@@ -435,11 +439,15 @@ func (f *File) copyTo(name string, from int64, mode fs.FileMode) (bool, error) {
 	// Whoever wrote these bytes may be writing still: look again until nothing
 	// has come during the sync.
 	for {
-		copied, err := io.Copy(orphan, io.NewSectionReader(f.file, from+n, math.MaxInt64-from-n))
+		var copied int64
+		err := f.steps.do("write", func() (err error) {
+			copied, err = io.Copy(orphan, io.NewSectionReader(f.file, from+n, math.MaxInt64-from-n))
+			return err
+		})
 		if err != nil {
 			return false, err
 		}
-		if err := orphan.Sync(); err != nil {
+		if err := f.steps.do("sync", orphan.Sync); err != nil {
 			return false, err
 		}
 		if n += copied; copied == 0 {

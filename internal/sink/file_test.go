@@ -85,7 +85,7 @@ func TestFileContract(t *testing.T) {
 		return &sinktest.Harness{
 			Sink:     newFile(t, path),
 			Received: func(t *testing.T) [][]byte { return splitLines(t, read(t, path)) },
-			Break:    func(t *testing.T) { lift = limitFileSize(t, fileSize(t, path)+600) },
+			Break:    func(t *testing.T) { lift = limitFileSize(t, fileSize(t, path)+200) },
 			Repair:   func(t *testing.T) { lift() },
 			Reopen:   func(t *testing.T) sink.Sink { return newFile(t, path) },
 		}

@@ -15,6 +15,9 @@ const (
 	// minRedacted is the shortest value that is looked for. Shorter ones hide
 	// nothing, and would take a letter out of every word.
 	minRedacted = 4
+	// minToken is the shortest part of a path that may be a token, wherever it is
+	// seen without the rest. Shorter ones are words such as "marketplace".
+	minToken = 16
 )
 
 // anySecret finds signing secrets that are not ours to know, such as the next
@@ -28,7 +31,8 @@ type redactor struct {
 }
 
 // newRedactor collects what must not be seen of a webhook's configuration.
-func newRedactor(u *url.URL, secrets []string, headers map[string]string) redactor {
+// proxy may be nil.
+func newRedactor(u, proxy *url.URL, secrets []string, headers map[string]string) redactor {
 	var values []string
 	add := func(v string) {
 		if len(v) >= minRedacted {
@@ -47,7 +51,10 @@ func newRedactor(u *url.URL, secrets []string, headers map[string]string) redact
 			}
 		}
 	}
-	if u.User != nil {
+	for _, u := range []*url.URL{u, proxy} {
+		if u == nil || u.User == nil {
+			continue
+		}
 		password, _ := u.User.Password()
 		add(password)
 		add(u.User.String())
@@ -63,6 +70,11 @@ func newRedactor(u *url.URL, secrets []string, headers map[string]string) redact
 	}
 	if p := u.EscapedPath(); len(p) > 1 {
 		add(p) // many receivers keep a token there
+		for part := range strings.SplitSeq(p, "/") {
+			if len(part) >= minToken {
+				add(part)
+			}
+		}
 	}
 	// The longest first: one value may begin with another.
 	slices.SortFunc(values, func(a, b string) int { return len(b) - len(a) })

@@ -30,13 +30,27 @@ type Sink interface {
 	Close() error
 }
 
-// Parallel is a sink that wants one event a call and takes up to Parallel()
-// calls at once. Delivery never has two events of one partition key in flight,
-// keeps a durable retry queue for it, and goes past an event that fails.
+// Parallel is a sink that takes up to Parallel() calls at once. Each takes one
+// event, or, where the sink was made for batches, several in their order.
+// Delivery never has a partition key in two calls at once, keeps a durable
+// retry queue for the sink, and goes past an event that fails.
+//
+// Redeliver is Deliver for events that stand outside the order of their
+// subjects, and tells the receiver why it gets them.
 type Parallel interface {
 	Sink
 	Parallel() int
+	Redeliver(ctx context.Context, why Aside, events []event.Logged) error
 }
+
+// Aside says why an event stands outside the order of its subject.
+type Aside int
+
+// The reasons. The zero value is none: an event in its order.
+const (
+	Replayed          Aside = iota + 1 // the operator asked for kept events again
+	RetriedDeadLetter                  // the operator retries what had been given up
+)
 
 // Resumer is a sink whose medium outlives the process, and which must know
 // after a crash how much of it the state already counts.
@@ -55,6 +69,38 @@ type Resumer interface {
 	Sink
 	Resume(ctx context.Context, checkpoint []byte, next iter.Seq2[[]byte, error]) (Report, error)
 	Checkpoint() []byte
+}
+
+// Tender is a Resumer that has something to do between deliveries: rotate,
+// reopen, compress, delete.
+//
+// Tend is called when all that was delivered is committed, and never beside
+// another call: before each Deliver, at the time that the last Tend asked for,
+// and after a reload. The Checkpoint is committed after it where it changed.
+// After an error it is called again later, and nothing is delivered before it
+// has succeeded.
+type Tender interface {
+	Resumer
+	Tend(ctx context.Context) (Tended, error)
+}
+
+// Tended is what a Tender has to say after Tend.
+type Tended struct {
+	Room  int64     // most bytes of the next Deliver, newlines included, at least one event; 0: any number
+	Next  time.Time // call Tend again then; zero: no need
+	Notes []string  // for the operator, each worth a log line
+	Busy  bool      // it works in the background: who would end now that all is delivered calls Tend at Next first
+}
+
+// Lazy is a Resumer whose Deliver may return before the lines are on the disk.
+// Delivery commits a position only after a Sync that was begun after the
+// Deliver. Sync is never called beside another call.
+type Lazy interface {
+	Resumer
+	Sync(ctx context.Context) error
+	// SyncEvery is how long a position may wait for its Sync. 0: Deliver's
+	// return is enough, and nobody needs to call Sync.
+	SyncEvery() time.Duration
 }
 
 // Report is what Resume did to bring the medium back in line, for the operator.

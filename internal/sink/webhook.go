@@ -1,21 +1,17 @@
 package sink
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"net/textproto"
 	"net/url"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"syncd/internal/event"
@@ -34,6 +30,11 @@ type WebhookConfig struct {
 	Unsigned bool
 	// Headers to send along. Those that syncd sets itself are refused.
 	Headers map[string]string
+	// Batch makes the body an array of events, also where it is one event.
+	Batch bool
+	// RootCAs are the certificates, in PEM, that a receiver's (and a proxy's) must
+	// come from, instead of those that the system trusts. Default: the system's.
+	RootCAs []byte
 	// Timeout of one attempt, from connecting to the end of the answer.
 	// Default 15s.
 	Timeout time.Duration
@@ -43,7 +44,8 @@ type WebhookConfig struct {
 	UserAgent string
 }
 
-// Webhook posts one event a request, signed by Standard Webhooks.
+// Webhook posts one event a request, or a batch of them, signed by Standard
+// Webhooks. The id of a batch is a hash of the ids in it.
 //
 // It sends what it is given once and follows no redirect: it talks to the
 // transport itself, which has no notion of them. The transport repeats a
@@ -51,12 +53,15 @@ type WebhookConfig struct {
 // was written.
 //
 // No error holds the query or the user of the URL, its path, a secret or the
-// value of a configured header, wherever the text comes from.
+// value of a configured header, or who we are to a proxy, wherever the text
+// comes from.
 type Webhook struct {
-	url         *url.URL
-	keys        [][]byte
-	header      http.Header // what every request carries; its values are shared
+	batch       bool
+	signers     sync.Pool     // of *signer
+	template    *http.Request // what all requests have in common, but for the header
+	header      http.Header   // what every request carries; its values are shared
 	timeout     time.Duration
+	late        error // the cause of an attempt's end when timeout is over
 	concurrency int
 	transport   *http.Transport
 	redact      redactor
@@ -65,12 +70,13 @@ type Webhook struct {
 var _ Parallel = (*Webhook)(nil)
 
 const (
-	contentType = "application/cloudevents+json"
-
 	defaultTimeout     = 15 * time.Second
 	defaultConcurrency = 8
 	connectTimeout     = 10 * time.Second // of TCP, and again of TLS
 
+	// batchBuffer is a connection's memory where bodies are large: without it, one
+	// of 64 KiB is copied once more, and takes two writes.
+	batchBuffer = 64 << 10
 	// answerBound is read of every answer, so that its connection can be used
 	// again; one who says more pays with a new connection.
 	answerBound = 64 << 10
@@ -102,43 +108,56 @@ func NewWebhook(cfg WebhookConfig) (*Webhook, error) {
 		return nil, errors.New("webhook: no secret; say unsigned if that is meant")
 	}
 	w := &Webhook{
-		url:         u,
+		batch:       cfg.Batch,
+		template:    &http.Request{Method: http.MethodPost, URL: u, Host: u.Host},
 		timeout:     cfg.Timeout,
 		concurrency: cfg.Concurrency,
-		redact:      newRedactor(u, cfg.Secrets, cfg.Headers),
 	}
 	if w.timeout == 0 {
 		w.timeout = defaultTimeout
 	}
+	w.late = fmt.Errorf("no answer within %v", w.timeout)
 	if w.concurrency == 0 {
 		w.concurrency = defaultConcurrency
 	}
+	var keys [][]byte
 	for i, s := range cfg.Secrets {
 		key, err := parseSecret(s)
 		if err != nil {
 			return nil, fmt.Errorf("webhook: secret %d: %w", i+1, err)
 		}
-		w.keys = append(w.keys, key)
+		keys = append(keys, key)
 	}
+	w.signers.New = func() any { return newSigner(keys) }
 	if w.header, err = baseHeader(cfg, u); err != nil {
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
-	w.transport = newTransport(w.concurrency)
+	// Asked once: the environment does not change, and its passwords must be known.
+	proxy, err := http.ProxyFromEnvironment(w.template)
+	if err != nil { // it quotes the proxy's URL
+		return nil, errors.New("webhook: the proxy in the environment (HTTP_PROXY, HTTPS_PROXY) cannot be used")
+	}
+	w.redact = newRedactor(u, proxy, cfg.Secrets, cfg.Headers)
+	w.transport = newTransport(w.concurrency, proxy)
+	if w.batch {
+		w.transport.WriteBufferSize = batchBuffer
+	}
+	if cfg.RootCAs != nil {
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(cfg.RootCAs) {
+			return nil, errors.New("webhook: no certificate in the root CAs")
+		}
+		w.transport.TLSClientConfig = &tls.Config{RootCAs: roots}
+	}
 	return w, nil
 }
 
 // newTransport has no timeout for an answer's headers: the deadline of the
 // whole attempt covers them.
-func newTransport(concurrency int) *http.Transport {
+func newTransport(concurrency int, proxy *url.URL) *http.Transport {
 	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 30 * time.Second}
 	return &http.Transport{
-		Proxy: func(req *http.Request) (*url.URL, error) {
-			proxy, err := http.ProxyFromEnvironment(req)
-			if err != nil { // it quotes the proxy's URL, which may hold a password
-				err = errors.New("the proxy in the environment is not a valid URL")
-			}
-			return proxy, err
-		},
+		Proxy:                  http.ProxyURL(proxy),
 		DialContext:            dialer.DialContext,
 		TLSHandshakeTimeout:    connectTimeout,
 		ForceAttemptHTTP2:      true,
@@ -152,65 +171,6 @@ func newTransport(concurrency int) *http.Transport {
 		// that one which has died silently would fail them all.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second},
 	}
-}
-
-// baseHeader returns the headers that are the same for all requests.
-func baseHeader(cfg WebhookConfig, u *url.URL) (http.Header, error) {
-	h := make(http.Header, len(cfg.Headers)+3)
-	for name, value := range cfg.Headers {
-		if !validName(name) {
-			return nil, fmt.Errorf("header %q is not a valid name", name)
-		}
-		name = textproto.CanonicalMIMEHeaderKey(name)
-		if isReserved(name) {
-			return nil, fmt.Errorf("header %s is not for the configuration to set", name)
-		}
-		if _, twice := h[name]; twice {
-			return nil, fmt.Errorf("header %s is given twice", name)
-		}
-		if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-			return nil, fmt.Errorf("header %s has a control character in its value", name)
-		}
-		h[name] = []string{value}
-	}
-	if u.User != nil && h["Authorization"] == nil {
-		h["Authorization"] = []string{basicAuth(u.User)}
-	}
-	agent := cfg.UserAgent
-	if agent == "" {
-		agent = "syncd"
-	}
-	h["User-Agent"] = []string{agent}
-	h["Content-Type"] = []string{contentType}
-	return h, nil
-}
-
-func basicAuth(user *url.Userinfo) string {
-	password, _ := user.Password()
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
-}
-
-// isReserved tells the headers that syncd sets or that belong to the connection.
-// name is in canonical form.
-func isReserved(name string) bool {
-	switch name {
-	case "Content-Type", "User-Agent", "Syncd-Replay",
-		"Host", "Connection", "Content-Length", "Content-Encoding", "Expect", "Keep-Alive",
-		"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authorization", "Proxy-Connection":
-		return true
-	}
-	return strings.HasPrefix(name, "Webhook-")
-}
-
-// validName tells a token of RFC 9110.
-func validName(name string) bool {
-	for i := 0; i < len(name); i++ {
-		c := name[i]
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
-			return false
-		}
-	}
-	return name != ""
 }
 
 // Parallel implements Parallel.
@@ -228,23 +188,34 @@ func (w *Webhook) Close() error {
 // A crash between the receiver's 2xx and the commit of the acknowledgement
 // sends the event once more, with the same id.
 func (w *Webhook) Deliver(ctx context.Context, events []event.Logged) error {
-	if len(events) != 1 {
-		panic(fmt.Sprintf("webhook: Deliver of %d events; it takes one", len(events)))
+	return w.post(ctx, 0, events)
+}
+
+// Redeliver implements Parallel, as Deliver does.
+func (w *Webhook) Redeliver(ctx context.Context, why Aside, events []event.Logged) error {
+	return w.post(ctx, why, events)
+}
+
+func (w *Webhook) post(ctx context.Context, why Aside, events []event.Logged) error {
+	if len(events) == 0 || len(events) > 1 && !w.batch {
+		panic(fmt.Sprintf("webhook: a request of %d events", len(events)))
 	}
 	if ctx.Err() != nil {
 		return &Error{Err: context.Cause(ctx)}
 	}
-	attempt, cancel := context.WithTimeoutCause(ctx, w.timeout, fmt.Errorf("no answer within %v", w.timeout))
+	attempt, cancel := context.WithTimeoutCause(ctx, w.timeout, w.late)
 	defer cancel()
-	resp, err := w.transport.RoundTrip(w.request(attempt, &events[0]))
+	resp, err := w.transport.RoundTrip(w.request(attempt, why, events))
 	if err != nil {
 		return w.noAnswer(ctx, attempt, err)
 	}
 	// The status has decided; nothing that happens to the rest of the answer
 	// changes that.
-	patience := time.AfterFunc(answerPatience, cancel)
-	defer patience.Stop()
 	defer resp.Body.Close()
+	if resp.Body != http.NoBody {
+		patience := time.AfterFunc(answerPatience, cancel)
+		defer patience.Stop()
+	}
 	switch {
 	case resp.StatusCode >= 200 && resp.StatusCode <= 299:
 		io.CopyN(io.Discard, resp.Body, answerBound+1)
@@ -255,35 +226,6 @@ func (w *Webhook) Deliver(ctx context.Context, events []event.Logged) error {
 	}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, answerBound+1))
 	return w.refused(resp, body, time.Now())
-}
-
-// request renders one event. The body is a copy: the transport may go on
-// reading it for a while after RoundTrip has returned, but the event is ours
-// only until Deliver returns.
-func (w *Webhook) request(ctx context.Context, ev *event.Logged) *http.Request {
-	body := bytes.Clone(ev.JSON)
-	timestamp := strconv.FormatInt(time.Now().Unix(), 10)
-	header := make(http.Header, len(w.header)+3)
-	maps.Copy(header, w.header)
-	header["Webhook-Id"] = []string{ev.ID}
-	header["Webhook-Timestamp"] = []string{timestamp}
-	if len(w.keys) > 0 {
-		header["Webhook-Signature"] = []string{sign(w.keys, ev.ID, timestamp, body)}
-	}
-	getBody := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	first, _ := getBody()
-	req := &http.Request{
-		Method: http.MethodPost,
-		URL:    w.url,
-		Host:   w.url.Host,
-		Header: header,
-		Body:   first,
-		// The transport asks for the body again when the connection it chose
-		// turned out to be closed before anything was written to it.
-		GetBody:       getBody,
-		ContentLength: int64(len(body)),
-	}
-	return req.WithContext(ctx)
 }
 
 // noAnswer is the error of an attempt without a status. It keeps the text of
@@ -298,8 +240,12 @@ func (w *Webhook) noAnswer(ctx, attempt context.Context, err error) error {
 		text = context.Cause(attempt).Error()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		text = "connection closed without an answer"
+	default:
+		if e, ok := errors.AsType[tls.RecordHeaderError](err); ok && string(e.RecordHeader[:]) == "HTTP/" {
+			text = "the receiver speaks HTTP on this port, not HTTPS"
+		}
 	}
-	return &Error{Err: errors.New(w.url.Scheme + "://" + w.url.Host + ": " + w.redact.clean(text))}
+	return &Error{Err: errors.New(w.template.URL.Scheme + "://" + w.template.Host + ": " + w.redact.clean(text))}
 }
 
 // refused is the error of an attempt that was answered with anything but 2xx.
@@ -335,42 +281,4 @@ func parseRetryAfter(s string, now time.Time) time.Duration {
 		return 0
 	}
 	return min(max(at.Sub(now), 0), maxRetryAfter)
-}
-
-// secretPrefix, minSecret: Standard Webhooks 1.0, "Signature scheme".
-const (
-	secretPrefix = "whsec_"
-	minSecret    = 24
-)
-
-// parseSecret reads a signing secret. Its errors say nothing of what is in it.
-func parseSecret(s string) ([]byte, error) {
-	encoded, ok := strings.CutPrefix(s, secretPrefix)
-	if !ok {
-		return nil, errors.New("does not begin with " + secretPrefix)
-	}
-	key, err := base64.StdEncoding.DecodeString(encoded)
-	switch {
-	case err != nil:
-		return nil, errors.New("is not base64 after " + secretPrefix)
-	case len(key) < minSecret:
-		return nil, fmt.Errorf("has %d bytes; Standard Webhooks asks for at least %d", len(key), minSecret)
-	}
-	return key, nil
-}
-
-// sign returns the value of webhook-signature: one signature a key.
-func sign(keys [][]byte, id, timestamp string, body []byte) string {
-	signature := make([]byte, 0, len(keys)*(len(" v1,")+44))
-	for i, key := range keys {
-		mac := hmac.New(sha256.New, key)
-		io.WriteString(mac, id+"."+timestamp+".")
-		mac.Write(body)
-		if i > 0 {
-			signature = append(signature, ' ')
-		}
-		signature = append(signature, "v1,"...)
-		signature = base64.StdEncoding.AppendEncode(signature, mac.Sum(nil))
-	}
-	return string(signature)
 }

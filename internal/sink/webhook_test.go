@@ -1,18 +1,19 @@
 package sink_test
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"context"
-	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,7 +56,7 @@ func serve(t testing.TB, cfg sink.WebhookConfig, h http.HandlerFunc) *sink.Webho
 // gets the connections.
 func inBubble(t *testing.T, cfg sink.WebhookConfig, h http.HandlerFunc, serveConn func(net.Conn)) *sink.Webhook {
 	t.Helper()
-	cfg.URL = "http://receiver.example/hook"
+	cfg.URL = cmp.Or(cfg.URL, "http://receiver.example/hook")
 	w := newWebhook(t, cfg)
 	listener := &pipeListener{make(chan net.Conn), make(chan struct{})}
 	server := &http.Server{Handler: h}
@@ -108,45 +109,6 @@ func send(t testing.TB, w *sink.Webhook) *sink.Error {
 		t.Fatalf("an error of type %T: %v", err, err)
 	}
 	return e
-}
-
-func TestWebhookContract(t *testing.T) {
-	sinktest.Run(t, func(t *testing.T) *sinktest.Harness {
-		var mu sync.Mutex
-		var received [][]byte
-		var broken, stalled atomic.Bool
-		reached, release := make(chan struct{}, 1), make(chan struct{})
-		w := serve(t, sink.WebhookConfig{Secrets: []string{testSecret}}, func(w http.ResponseWriter, r *http.Request) {
-			body, err := io.ReadAll(r.Body)
-			if err != nil {
-				return
-			}
-			if stalled.Load() {
-				reached <- struct{}{}
-				<-release
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			received = append(received, body)
-			if broken.Load() {
-				w.WriteHeader(http.StatusInternalServerError)
-			}
-		})
-		return &sinktest.Harness{
-			Sink: w,
-			Received: func(*testing.T) [][]byte {
-				mu.Lock()
-				defer mu.Unlock()
-				return bytes.Split(bytes.Join(received, []byte("\n")), []byte("\n"))[:len(received)]
-			},
-			Break:  func(*testing.T) { broken.Store(true) },
-			Repair: func(*testing.T) { broken.Store(false) },
-			Stall: func(*testing.T) (<-chan struct{}, func()) {
-				stalled.Store(true)
-				return reached, func() { stalled.Store(false); close(release) }
-			},
-		}
-	})
 }
 
 // The vector of the official libraries' own tests.
@@ -323,17 +285,54 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
+// The date of a Retry-After counts from the answer, on the two statuses that mean
+// the endpoint as a whole.
+func TestWebhookRetryAfterDate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var code int
+		w := inBubble(t, sink.WebhookConfig{}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", time.Now().Add(90*time.Second).UTC().Format(http.TimeFormat))
+			w.WriteHeader(code)
+		}, nil)
+		for code = 400; code <= 599; code++ {
+			want := time.Duration(0)
+			if code == 429 || code == 503 {
+				want = 90 * time.Second
+			}
+			if e := send(t, w); e == nil || e.Status != code || e.RetryAfter != want {
+				t.Errorf("%d: %+v", code, e)
+			}
+		}
+	})
+}
+
+// No redirect is followed, whatever its code and wherever it leads: the receiver
+// gets one request, and what it names gets none.
 func TestWebhookRedirects(t *testing.T) {
-	var followed atomic.Int32
+	var followed, asked atomic.Int32
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { followed.Add(1) }))
 	defer elsewhere.Close()
-	for _, code := range []int{301, 302, 303, 307, 308} {
-		w := serve(t, sink.WebhookConfig{Secrets: []string{testSecret}}, func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, elsewhere.URL+"/?token=secret", code)
-		})
-		e := send(t, w)
-		if e == nil || e.Kind != sink.Temporary || e.Status != code || !strings.Contains(e.Error(), "redirect") || strings.Contains(e.Error(), "secret") {
-			t.Errorf("%d: %+v", code, e)
+	var code int
+	var location string
+	w := serve(t, sink.WebhookConfig{Secrets: []string{testSecret}, Headers: map[string]string{"X-Api-Key": "tok-header"}}, func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Location", location)
+		w.Header().Set("Refresh", "0; url="+location)
+		w.WriteHeader(code)
+		if code != http.StatusNotModified { // which has no body
+			io.WriteString(w, location)
+		}
+	})
+	for code = 300; code <= 399; code++ {
+		for _, location = range []string{elsewhere.URL + "/?token=tok-header", "/hook", "//" + elsewhere.Listener.Addr().String(), "https://%zz", ""} {
+			e := send(t, w)
+			if e == nil || e.Kind != sink.Temporary || e.Status != code || !strings.Contains(e.Error(), "redirect") {
+				t.Fatalf("%d to %q: %+v", code, location, e)
+			}
+			if n := asked.Swap(0); n != 1 {
+				t.Errorf("%d to %q: %d requests", code, location, n)
+			}
+			sinktest.AssertNoSecret(t, e, "tok-header")
 		}
 	}
 	if n := followed.Load(); n != 0 {
@@ -341,237 +340,93 @@ func TestWebhookRedirects(t *testing.T) {
 	}
 }
 
-// An answer without an end costs a bounded piece of it, and its connection.
-func TestWebhookHugeAnswer(t *testing.T) {
-	for _, code := range []int{200, 500} {
-		const most = 4 << 20 // what the buffers of the two sockets may take
-		var written atomic.Int64
-		w := serve(t, sink.WebhookConfig{}, func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(code)
-			for chunk := bytes.Repeat([]byte("é\x00 "), 10_000); ; {
-				n, err := w.Write(chunk)
-				if written.Add(int64(n)); err != nil || written.Load() > 100*most {
-					return
-				}
-			}
-		})
-		switch e := send(t, w); {
-		case code == 200 && e != nil:
-			t.Errorf("%d: %v", code, e)
-		case code == 500 && (e == nil || len([]rune(e.Excerpt)) > 200 || len(e.Excerpt) < 200 || strings.Contains(e.Excerpt, "\x00")):
-			t.Errorf("%d: %+v", code, e)
-		}
-		if n := written.Load(); n > 10*most {
-			t.Errorf("%d: %d bytes were taken", code, n)
-		}
+// A call with no event, or several where there are no batches, is a mistake in
+// the program.
+func TestWebhookEventsACall(t *testing.T) {
+	single := newWebhook(t, sink.WebhookConfig{URL: "http://127.0.0.1:1"})
+	if single.Parallel() != 8 {
+		t.Errorf("Parallel() = %d by default", single.Parallel())
 	}
-}
-
-func TestWebhookTimeouts(t *testing.T) {
-	read := func(c net.Conn) *http.Request { // the whole request
-		r, err := http.ReadRequest(bufio.NewReader(c))
-		if err == nil {
-			io.Copy(io.Discard, r.Body)
-		}
-		return r
-	}
-	hang := func(c net.Conn) { io.Copy(io.Discard, c); c.Close() } // until the sink gives up
+	batch := newWebhook(t, sink.WebhookConfig{URL: "http://127.0.0.1:1", Batch: true})
 	for _, test := range []struct {
-		name   string
-		serve  func(net.Conn)
-		took   time.Duration
-		status int // 0: "no answer within 15s"
-	}{
-		{"takes nothing", func(c net.Conn) { time.Sleep(time.Minute); c.Close() }, 15 * time.Second, 0},
-		{"never answers", func(c net.Conn) { read(c); hang(c) }, 15 * time.Second, 0},
-		{"half a header", func(c net.Conn) { read(c); io.WriteString(c, "HTTP/1.1 200 OK\r\nConte"); hang(c) }, 15 * time.Second, 0},
-		{"slow bytes of a header", func(c net.Conn) {
-			read(c)
-			for i := 0; ; i++ {
-				if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nX: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyy"[i:i+1]); err != nil {
-					return
-				}
-				time.Sleep(time.Second)
-			}
-		}, 15 * time.Second, 0},
-		{"acknowledges, and no body", func(c net.Conn) { read(c); io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"); hang(c) }, 2 * time.Second, 200},
-		{"refuses, and no body", func(c net.Conn) {
-			read(c)
-			io.WriteString(c, "HTTP/1.1 422 No\r\nContent-Length: 5\r\n\r\nab")
-			hang(c)
-		}, 2 * time.Second, 422},
-		{"acknowledges late", func(c net.Conn) {
-			read(c)
-			time.Sleep(14 * time.Second)
-			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-			hang(c)
-		}, 14 * time.Second, 200},
-		{"acknowledges, and resets", func(c net.Conn) {
-			read(c)
-			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
-			c.Close()
-		}, 0, 200},
-		{"refuses, and resets", func(c net.Conn) {
-			read(c)
-			io.WriteString(c, "HTTP/1.1 503 No\r\nContent-Length: 5\r\n\r\nab")
-			c.Close()
-		}, 0, 503},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := inBubble(t, sink.WebhookConfig{}, nil, test.serve)
-				start := time.Now()
-				e := send(t, w)
-				if took := time.Since(start); took != test.took {
-					t.Errorf("took %v, want %v", took, test.took)
-				}
-				switch {
-				case test.status == 200:
-					if e != nil {
-						t.Error(e)
-					}
-				case e == nil || e.Status != test.status:
-					t.Errorf("%+v", e)
-				case test.status == 0 && (e.Kind != sink.Temporary || !strings.Contains(e.Error(), "no answer within 15s")):
-					t.Errorf("kind %d: %v", e.Kind, e)
-				}
-			})
-		})
-	}
-}
-
-func TestWebhookNoAnswer(t *testing.T) {
-	for name, h := range map[string]http.HandlerFunc{
-		"at once":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"after a line": func(w http.ResponseWriter, r *http.Request) { abort(t, w, "HTTP/1.1 200 OK\r\n") },
-	} {
-		e := send(t, serve(t, sink.WebhookConfig{}, h))
-		if e == nil || e.Kind != sink.Temporary || e.Status != 0 || !strings.Contains(e.Error(), "connection closed without an answer") {
-			t.Errorf("closed %s: %v", name, e)
-		}
-	}
-}
-
-func abort(t *testing.T, w http.ResponseWriter, last string) {
-	conn, _, err := w.(http.Hijacker).Hijack()
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	io.WriteString(conn, last)
-	conn.Close()
-}
-
-// Small answers of any status leave the connection to the next request.
-func TestWebhookReusesConnections(t *testing.T) {
-	var conns, answers atomic.Int32
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if n := answers.Add(1); n%2 == 0 {
-			w.WriteHeader(500)
-			io.WriteString(w, strings.Repeat("x", 60<<10))
-		} else {
-			io.WriteString(w, "ok")
-		}
-	}))
-	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			conns.Add(1)
-		}
-	}
-	server.Start()
-	defer server.Close()
-	w := newWebhook(t, sink.WebhookConfig{URL: server.URL})
-	for range 20 {
-		send(t, w)
-	}
-	if n := conns.Load(); n != 1 {
-		t.Errorf("%d connections for 20 requests in a row", n)
-	}
-}
-
-func TestWebhookHTTP2(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor != 2 {
-			t.Errorf("%s", r.Proto)
-		}
-		io.Copy(io.Discard, r.Body)
-	}))
-	server.EnableHTTP2 = true
-	server.Config.ErrorLog = log.New(io.Discard, "", 0) // it complains about the client's distrust
-	server.StartTLS()
-	defer server.Close()
-	w := newWebhook(t, sink.WebhookConfig{URL: server.URL})
-	if e := send(t, w); e == nil || e.Kind != sink.Temporary || !strings.Contains(e.Error(), "certificate") {
-		t.Errorf("a certificate of nobody: %v", e)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(server.Certificate())
-	w = newWebhook(t, sink.WebhookConfig{URL: server.URL})
-	w.SetRootCAs(pool)
-	if e := send(t, w); e != nil {
-		t.Error(e)
-	}
-}
-
-func TestWebhookTakesOneEvent(t *testing.T) {
-	w := newWebhook(t, sink.WebhookConfig{URL: "http://127.0.0.1:1"})
-	if w.Parallel() != 8 {
-		t.Errorf("Parallel() = %d by default", w.Parallel())
-	}
-	for _, n := range []int{0, 2} {
+		w *sink.Webhook
+		n int
+	}{{single, 0}, {single, 2}, {batch, 0}} {
 		func() {
 			defer func() {
 				if recover() == nil {
-					t.Errorf("Deliver of %d events is a mistake in the program, and goes unnoticed", n)
+					t.Errorf("Deliver of %d events goes unnoticed", test.n)
 				}
 			}()
-			w.Deliver(t.Context(), sinktest.Events(n))
+			test.w.Deliver(t.Context(), sinktest.Events(test.n))
 		}()
 	}
 }
 
-// The receiver runs in the same process: its allocations count, in both.
-func BenchmarkWebhookDeliver(b *testing.B) {
-	handler := func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }
-	events := []event.Logged{sinktest.Event(1, `{"text":"`+strings.Repeat("x", 230)+`"}`)}
-	run := func(b *testing.B, concurrency int, deliver func() error) {
-		b.ReportAllocs()
-		var left atomic.Int64
-		left.Store(int64(b.N))
-		var wg sync.WaitGroup
-		for range concurrency {
-			wg.Go(func() {
-				for left.Add(-1) >= 0 {
-					if err := deliver(); err != nil {
-						b.Error(err)
-						return
-					}
-				}
-			})
-		}
-		wg.Wait()
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+// A batch is an array of the events, byte for byte, signed as a whole, that the
+// official libraries take. Its id is the same for the same events alone.
+func TestWebhookBatch(t *testing.T) {
+	type request struct {
+		header http.Header
+		body   []byte
+		events []cloudevents.Event
 	}
-	for _, concurrency := range []int{1, 8, 64} {
-		b.Run(fmt.Sprintf("concurrency=%d", concurrency), func(b *testing.B) {
-			w := serve(b, sink.WebhookConfig{Secrets: []string{testSecret}, Concurrency: concurrency}, handler)
-			run(b, concurrency, func() error { return w.Deliver(b.Context(), events) })
-		})
-		b.Run(fmt.Sprintf("net-http/concurrency=%d", concurrency), func(b *testing.B) {
-			server := httptest.NewServer(http.HandlerFunc(handler))
-			defer server.Close()
-			transport := &http.Transport{MaxIdleConnsPerHost: concurrency}
-			defer transport.CloseIdleConnections()
-			client := &http.Client{Transport: transport}
-			run(b, concurrency, func() error {
-				resp, err := client.Post(server.URL, "application/json", bytes.NewReader(events[0].JSON))
-				if err != nil {
-					return err
-				}
-				defer resp.Body.Close()
-				_, err = io.Copy(io.Discard, resp.Body)
-				return err
-			})
-		})
+	requests := make(chan request, 1)
+	secrets := []string{testSecret, "whsec_" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 64))}
+	w := serve(t, sink.WebhookConfig{Secrets: secrets, Batch: true}, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		var events []cloudevents.Event
+		if err := json.Unmarshal(body, &events); err != nil {
+			t.Error(err)
+		}
+		requests <- request{r.Header, body, events}
+	})
+	all := sinktest.Events(200)
+	ids := map[string]string{} // of the events of each id
+	for _, events := range [][]event.Logged{all[:1], all[1:2], all[:2], all[1:3], {all[1], all[0]}, all, all[:2], all[:199]} {
+		if err := w.Deliver(t.Context(), events); err != nil {
+			t.Fatal(err)
+		}
+		r := <-requests
+		var want, names [][]byte
+		for _, e := range events {
+			want, names = append(want, e.JSON), append(names, []byte(e.ID))
+		}
+		if !bytes.Equal(r.body, fmt.Appendf(nil, "[%s]", bytes.Join(want, []byte(",")))) {
+			t.Errorf("%d events arrived as %.300s", len(events), r.body)
+		}
+		if got := r.header["Content-Type"]; !slices.Equal(got, []string{cloudevents.ApplicationCloudEventsBatchJSON}) {
+			t.Errorf("content-type: %q", got)
+		}
+		for i, s := range secrets {
+			verifier, err := standardwebhooks.NewWebhook(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := verifier.Verify(r.body, r.header); err != nil {
+				t.Errorf("secret %d: %v", i, err)
+			}
+		}
+		if len(r.events) != len(events) {
+			t.Fatalf("%d CloudEvents for %d events", len(r.events), len(events))
+		}
+		for i, ce := range r.events {
+			if err := ce.Validate(); err != nil || ce.ID() != events[i].ID {
+				t.Errorf("as a CloudEvent: id %s, %v", ce.ID(), err)
+			}
+		}
+		id, content := r.header.Get("Webhook-Id"), string(bytes.Join(names, []byte("\n")))
+		if !regexp.MustCompile(`^batch-[0-9a-f]{64}$`).MatchString(id) {
+			t.Errorf("webhook-id: %s", id)
+		}
+		for otherID, other := range ids {
+			if (otherID == id) != (other == content) {
+				t.Errorf("id %s for\n%s\nand id %s for\n%s", id, content, otherID, other)
+			}
+		}
+		ids[id] = content
 	}
 }

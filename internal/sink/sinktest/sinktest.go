@@ -3,6 +3,10 @@
 //
 // A sink's own tests run it and add what is special about their medium. It
 // proves nothing about speed, and nothing about crashes in the middle of a call.
+//
+// Each test runs in a bubble of testing/synctest, and so does its Harness: a
+// sink that hangs, or leaves a goroutine behind after Close, fails there. Its
+// receiver must therefore be without sockets, such as an http.Server on net.Pipe.
 package sinktest
 
 import (
@@ -10,12 +14,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"iter"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"syncd/internal/event"
@@ -26,8 +28,8 @@ import (
 type Harness struct {
 	// Sink is new: no method of it has been called. The suite closes it.
 	Sink sink.Sink
-	// Received returns what has arrived at the receiver so far: one element a
-	// line or a body, in order of arrival, without newlines.
+	// Received returns what has arrived at the receiver so far: one element an
+	// event, in order of arrival, without newlines.
 	Received func(t *testing.T) [][]byte
 	// Break makes every Deliver fail, after a part of it may have arrived,
 	// until Repair.
@@ -36,6 +38,15 @@ type Harness struct {
 	// release is called; reached receives when a Deliver has got that far. Nil
 	// where Deliver never waits for anybody.
 	Stall func(t *testing.T) (reached <-chan struct{}, release func())
+	// Batch says that the sink takes several events a call although it is
+	// Parallel. One that is not Parallel always does.
+	Batch bool
+	// Asides returns how the receiver was told, for each element of Received, that
+	// the event stands outside the order; 0 where it was not. For a Parallel.
+	Asides func(t *testing.T) []sink.Aside
+	// Secrets are what no error may show. A good receiver sends them all back
+	// while it is broken.
+	Secrets []string
 	// Reopen returns another sink on the same medium, as after a crash; the
 	// medium must have been let go. Needed for a Resumer alone.
 	Reopen func(t *testing.T) sink.Sink
@@ -54,14 +65,18 @@ func Run(t *testing.T, newHarness func(t *testing.T) *Harness) {
 		{"failure and redelivery", testRedelivery},
 		{"crash before the commit", testCrashBeforeCommit},
 		{"parallel", testParallel},
+		{"outside the order", testRedeliver},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := &delivery{Harness: newHarness(t), log: Events(20)}
-			d.resume(t)
-			test.run(t, d)
-			if err := d.Sink.Close(); err != nil {
-				t.Errorf("Close: %v", err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				d := &delivery{Harness: newHarness(t), log: Events(20)}
+				d.resume(t)
+				test.run(t, d)
+				if err := d.Sink.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+				assertNothingRuns(t)
+			})
 		})
 	}
 }
@@ -88,37 +103,73 @@ func (d *delivery) resume(t *testing.T) {
 
 func (d *delivery) commit(t *testing.T) {
 	t.Helper()
-	if r, ok := d.Sink.(sink.Resumer); ok {
-		d.checkpoint = r.Checkpoint()
-		if !json.Valid(d.checkpoint) {
-			t.Fatalf("checkpoint is no JSON value: %q", d.checkpoint)
+	r, ok := d.Sink.(sink.Resumer)
+	if !ok {
+		return
+	}
+	if l, ok := r.(sink.Lazy); ok && l.SyncEvery() > 0 {
+		if err := l.Sync(t.Context()); err != nil {
+			t.Fatalf("Sync: %v", err)
+		}
+	}
+	d.checkpoint = r.Checkpoint()
+	if !json.Valid(d.checkpoint) {
+		t.Fatalf("checkpoint is no JSON value: %q", d.checkpoint)
+	}
+}
+
+// send hands over the next n events, or as many of them as the sink has room
+// for, and does not commit them. One a call where the sink wants that.
+func (d *delivery) send(t *testing.T, ctx context.Context, n int) (int, error) {
+	t.Helper()
+	events := d.log[d.position : d.position+n]
+	if tender, ok := d.Sink.(sink.Tender); ok {
+		tended, err := tender.Tend(ctx)
+		if err != nil {
+			return 0, err
+		}
+		d.checkpoint = tender.Checkpoint()
+		events = events[:fit(events, tended.Room)]
+	}
+	size := len(events)
+	if _, ok := d.Sink.(sink.Parallel); ok && !d.Batch {
+		size = 1
+	}
+	for i := 0; ; i += size {
+		if err := d.Sink.Deliver(ctx, events[i:i+size]); err != nil {
+			AssertNoSecret(t, err, d.Secrets...)
+			return 0, err
+		}
+		if i+size == len(events) {
+			return len(events), nil
 		}
 	}
 }
 
-// send hands over the next n events, one a call where the sink wants that, and
-// does not commit them.
-func (d *delivery) send(ctx context.Context, n int) error {
-	events := d.log[d.position : d.position+n]
-	if _, ok := d.Sink.(sink.Parallel); !ok {
-		return d.Sink.Deliver(ctx, events)
-	}
+// fit is how many events go into room bytes, at least one.
+func fit(events []event.Logged, room int64) int {
 	for i := range events {
-		if err := d.Sink.Deliver(ctx, events[i:i+1]); err != nil {
-			return err
+		if room -= int64(len(events[i].JSON) + 1); room < 0 && i > 0 {
+			return i
 		}
 	}
-	return nil
+	return len(events)
 }
 
 // mustSend sends and commits.
 func (d *delivery) mustSend(t *testing.T, n int) {
 	t.Helper()
-	if err := d.send(t.Context(), n); err != nil {
-		t.Fatalf("Deliver of %d events from %d: %v", n, d.position, err)
+	for end := d.position + n; ; {
+		sent, err := d.send(t, t.Context(), end-d.position)
+		if err != nil {
+			t.Fatalf("Deliver of %d events from %d: %v", end-d.position, d.position, err)
+		}
+		d.position += sent
+		d.commit(t)
+		if d.position == end {
+			return
+		}
 	}
-	d.position += n
-	d.commit(t)
 }
 
 // checkExact checks that each committed event has arrived once, and nothing else.
@@ -181,10 +232,10 @@ func testBytesAndOrder(t *testing.T, d *delivery) {
 func testNothingKept(t *testing.T, d *delivery) {
 	// The log's bytes may be mapped memory that is gone after Deliver.
 	intact := d.log
-	deliver := func() error {
+	deliver := func() (int, error) {
 		d.log = clone(intact)
 		sent := d.log
-		err := d.send(t.Context(), 5)
+		n, err := d.send(t, t.Context(), 5)
 		for i, e := range sent {
 			if !bytes.Equal(e.JSON, intact[i].JSON) || e.Header != intact[i].Header {
 				t.Errorf("Deliver has changed event %d", i)
@@ -193,18 +244,19 @@ func testNothingKept(t *testing.T, d *delivery) {
 			sent[i].Header = event.Header{}
 		}
 		d.log = intact
-		return err
+		return n, err
 	}
 	d.Break(t)
-	if deliver() == nil {
+	if _, err := deliver(); err == nil {
 		t.Fatal("Deliver to a broken receiver returned nil")
 	}
 	d.Repair(t)
 	d.resume(t)
-	if err := deliver(); err != nil {
+	n, err := deliver()
+	if err != nil {
 		t.Fatal(err)
 	}
-	d.position += 5
+	d.position += n
 	d.commit(t)
 	d.mustSend(t, 5)
 	d.check(t)
@@ -213,7 +265,7 @@ func testNothingKept(t *testing.T, d *delivery) {
 func testCancelledBefore(t *testing.T, d *delivery) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := d.send(ctx, 3); !errors.Is(err, context.Canceled) {
+	if _, err := d.send(t, ctx, 3); !errors.Is(err, context.Canceled) {
 		t.Fatalf("Deliver with a cancelled context: %v", err)
 	}
 	d.checkExact(t)
@@ -230,7 +282,10 @@ func testCancelledWhileStalled(t *testing.T, d *delivery) {
 	cause := errors.New("the daemon stops")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- d.send(ctx, 1) }()
+	go func() {
+		_, err := d.send(t, ctx, 1)
+		done <- err
+	}()
 	<-reached
 	cancel(cause)
 	select {
@@ -238,7 +293,7 @@ func testCancelledWhileStalled(t *testing.T, d *delivery) {
 		if !errors.Is(err, cause) {
 			t.Errorf("Deliver that was cancelled: %v", err)
 		}
-	case <-time.After(10 * time.Second): // for a sink that hangs; no test that passes waits
+	case <-time.After(time.Hour): // the bubble's time, which goes on when everybody waits
 		t.Fatal("Deliver goes on after its context has ended")
 	}
 	release()
@@ -252,7 +307,7 @@ func testRedelivery(t *testing.T, d *delivery) {
 	for range 3 {
 		d.Break(t)
 		for range 2 {
-			err := d.send(t.Context(), 6)
+			_, err := d.send(t, t.Context(), 6)
 			if err == nil {
 				t.Fatal("Deliver to a broken receiver returned nil")
 			}
@@ -273,14 +328,14 @@ func testCrashBeforeCommit(t *testing.T, d *delivery) {
 	}
 	d.mustSend(t, 3)
 	for range 3 {
-		if err := d.send(t.Context(), 4); err != nil {
+		if _, err := d.send(t, t.Context(), 4); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Sink.Close(); err != nil { // the kernel does it after a crash
 			t.Fatal(err)
 		}
 		d.Sink = d.Reopen(t)
-		if err := d.send(t.Context(), 4); err == nil {
+		if err := d.Sink.Deliver(t.Context(), d.log[d.position:d.position+1]); err == nil {
 			t.Fatal("Deliver before Resume returned nil")
 		}
 		d.resume(t)
@@ -318,66 +373,54 @@ func testParallel(t *testing.T, d *delivery) {
 	}
 }
 
-func sequence(line []byte) []byte {
-	_, rest, _ := bytes.Cut(line, []byte(`"sequence":"`))
-	return rest[:min(len(rest), 20)]
-}
-
-func clone(events []event.Logged) []event.Logged {
-	events = slices.Clone(events)
-	for i := range events {
-		events[i].JSON = bytes.Clone(events[i].JSON)
+// testRedeliver checks that an event that stands outside the order arrives as it
+// is and with the reason, and that others do not.
+func testRedeliver(t *testing.T, d *delivery) {
+	p, ok := d.Sink.(sink.Parallel)
+	if !ok {
+		t.Skip("this sink writes in the order of the log")
 	}
-	return events
-}
-
-// Events returns n events with the sequences 0 to n-1. They are of different
-// lengths, and their items hold what is awkward to send: escapes, other
-// alphabets, numbers that no float can hold.
-func Events(n int) []event.Logged {
-	events := make([]event.Logged, n)
-	for i := range events {
-		item := fmt.Sprintf(`{"id":%d,"price":1.50e+02,"sum":12345678901234567890.10,"text":"Добрый день\n\"<&>\u2028\\ %d 😀","pad":%q}`,
-			i, i, strings.Repeat("x", i*i%300))
-		events[i] = Event(i, item)
-	}
-	return events
-}
-
-// Event returns an event with the given sequence about the given item.
-func Event(sequence int, item string) event.Logged {
-	at := time.Date(2026, 2, 2, 20, 46, 20, 0, time.UTC).Add(time.Duration(sequence) * time.Second)
-	chat := fmt.Sprintf("1:%d", sequence%3)
-	e := event.Event{
-		ID:           event.ItemEventID("shop-a", "chat_events", event.Path(chat, fmt.Sprint("e", sequence))),
-		Source:       event.Source("wildberries", "shop-a", "chat_events"),
-		Type:         "wildberries.chat_event." + event.Created,
-		Subject:      "chat/" + event.Path(chat),
-		Time:         at,
-		Recorded:     at.Add(1234 * time.Millisecond),
-		Sequence:     uint64(sequence),
-		PartitionKey: event.PartitionKey("shop-a", "chat/"+event.Path(chat)),
-		Item:         json.RawMessage(item),
-	}
-	line := e.AppendJSON(nil)
-	h, err := event.ParseHeader(line)
-	if err != nil {
-		panic(err)
-	}
-	return event.Logged{Header: h, JSON: line}
-}
-
-// Lines yields the lines of events, as delivery hands them to Resume. A line is
-// overwritten when the next is asked for, like memory that is used again.
-func Lines(events []event.Logged) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
-		var line []byte
-		for i := range events {
-			clear(line)
-			line = append(line[:0], events[i].JSON...)
-			if !yield(line, nil) {
-				return
+	var want []sink.Aside
+	var wantLines []event.Logged
+	for _, why := range []sink.Aside{0, sink.Replayed, 0, sink.RetriedDeadLetter, sink.Replayed, 0} {
+		for _, size := range []int{1, 3} {
+			if size > 1 && !d.Batch {
+				continue
+			}
+			deliver := func(ctx context.Context) error {
+				if why == 0 {
+					return p.Deliver(ctx, d.log[:size])
+				}
+				return p.Redeliver(ctx, why, d.log[:size])
+			}
+			cancelled, cancel := context.WithCancel(t.Context())
+			cancel()
+			if err := deliver(cancelled); !errors.Is(err, context.Canceled) {
+				t.Errorf("with a cancelled context: %v", err)
+			}
+			if err := deliver(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			for i := range size {
+				want, wantLines = append(want, why), append(wantLines, d.log[i])
 			}
 		}
 	}
+	if got := d.Asides(t); !slices.Equal(got, want) {
+		t.Errorf("the receiver was told %v, and should have been told %v", got, want)
+	}
+	if got := d.Received(t); !slices.EqualFunc(got, wantLines, func(line []byte, e event.Logged) bool { return bytes.Equal(line, e.JSON) }) {
+		t.Errorf("%d lines arrived for %d events, or other ones", len(got), len(wantLines))
+	}
+	d.Break(t)
+	err := p.Redeliver(t.Context(), sink.Replayed, d.log[:1])
+	if err == nil {
+		t.Error("Redeliver to a broken receiver returned nil")
+	}
+	AssertNoSecret(t, err, d.Secrets...)
+}
+
+func sequence(line []byte) []byte {
+	_, rest, _ := bytes.Cut(line, []byte(`"sequence":"`))
+	return rest[:min(len(rest), 20)]
 }
