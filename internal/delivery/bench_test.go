@@ -13,6 +13,7 @@ import (
 
 	"syncd/internal/delivery"
 	"syncd/internal/event"
+	"syncd/internal/sink"
 	"syncd/internal/state"
 )
 
@@ -26,8 +27,11 @@ type sponge struct {
 
 func (s *sponge) Parallel() int { return s.limit }
 func (s *sponge) Close() error  { return nil }
-func (s *sponge) Deliver(context.Context, []event.Logged) error {
-	if s.n.Add(1) == s.want {
+func (s *sponge) Redeliver(ctx context.Context, _ sink.Aside, events []event.Logged) error {
+	return s.Deliver(ctx, events)
+}
+func (s *sponge) Deliver(_ context.Context, events []event.Logged) error {
+	if s.n.Add(int64(len(events))) == s.want {
 		close(s.done)
 	}
 	return nil
@@ -36,12 +40,17 @@ func (s *sponge) Deliver(context.Context, []event.Logged) error {
 // BenchmarkParallel is what delivery costs without the network: 10,000 events of
 // 1,000 subjects an iteration.
 func BenchmarkParallel(b *testing.B) {
-	benchmarkDelivery(b, 10_000, func(*state.DB, uint64, []string) error { return nil })
+	benchmarkDelivery(b, 10_000, 1, func(*state.DB, uint64, []string) error { return nil })
+}
+
+// BenchmarkBatches is the same in batches of 100, whose membership is saved.
+func BenchmarkBatches(b *testing.B) {
+	benchmarkDelivery(b, 10_000, 100, func(*state.DB, uint64, []string) error { return nil })
 }
 
 // BenchmarkRetryQueue empties a retry queue of 5,000 events of 1,000 subjects.
 func BenchmarkRetryQueue(b *testing.B) {
-	benchmarkDelivery(b, 5000, func(db *state.DB, after uint64, subjects []string) error {
+	benchmarkDelivery(b, 5000, 1, func(db *state.DB, after uint64, subjects []string) error {
 		failed := make([]state.Failed, len(subjects))
 		for i, s := range subjects {
 			failed[i] = state.Failed{Seq: after + uint64(i) + 1, Key: "shop-a/" + s, Next: time.Now()}
@@ -53,7 +62,7 @@ func BenchmarkRetryQueue(b *testing.B) {
 // benchmarkDelivery delivers so many events of 1,000 subjects an iteration to a
 // sponge. prepare may do something about the events, those after a sequence and of
 // these subjects, before the clock runs.
-func benchmarkDelivery(b *testing.B, events int, prepare func(db *state.DB, after uint64, subjects []string) error) {
+func benchmarkDelivery(b *testing.B, events, batch int, prepare func(db *state.DB, after uint64, subjects []string) error) {
 	for _, limit := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("concurrency=%d", limit), func(b *testing.B) {
 			var commits atomic.Int64
@@ -76,7 +85,7 @@ func benchmarkDelivery(b *testing.B, events int, prepare func(db *state.DB, afte
 			b.ReportAllocs()
 			for i := range b.N {
 				b.StopTimer()
-				if _, err := db.CommitPage(pageOf(db, i*events, subjects...)); err != nil {
+				if _, err := db.CommitPage(pageOf(db, i*events, 600, subjects...)); err != nil {
 					b.Fatal(err)
 				}
 				if err := prepare(db, uint64(i*events), subjects); err != nil {
@@ -84,7 +93,7 @@ func benchmarkDelivery(b *testing.B, events int, prepare func(db *state.DB, afte
 				}
 				s := &sponge{limit: limit, want: int64(events), done: make(chan struct{})}
 				d, err := delivery.New(delivery.Config{DB: db, Log: slog.New(slog.DiscardHandler), Metrics: delivery.NewMetrics(prometheus.NewRegistry()),
-					Grace: time.Second, Sinks: []delivery.Sink{{Name: "crm", Type: "webhook", Sink: s}}})
+					Grace: time.Second, Sinks: []delivery.Sink{with(to("crm", s), func(s *delivery.Sink) { s.Type, s.BatchEvents = "webhook", batch })}})
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,8 +33,9 @@ var (
 
 // rig is a state file, what was logged to it, and the process that serves it.
 type rig struct {
-	t   *testing.T
-	reg *prometheus.Registry
+	t       *testing.T
+	reg     *prometheus.Registry
+	metrics *delivery.Metrics
 
 	mu      sync.Mutex // a commit, or a look at the file between two of them
 	db      *state.DB
@@ -43,13 +46,27 @@ type rig struct {
 	commits int                                    // tried
 	logged  []string                               // the partition key of each event, by sequence
 	out     bytes.Buffer                           // the log
+
+	untrusted atomic.Bool // the wall clock is not to be believed
+	large     int         // bytes by which items are larger than they need be
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, path: filepath.Join(t.TempDir(), "0.db")}
+	r := &rig{t: t, path: filepath.Join(quickDir(t), "0.db")}
 	r.open()
 	t.Cleanup(func() { r.db.Close() })
 	return r
+}
+
+// quickDir is a directory in memory, where there is one: what a disk keeps is not
+// what these tests are about, and they make thousands of commits.
+func quickDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "syncd-delivery-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func (r *rig) open() {
@@ -123,7 +140,7 @@ func (r *rig) log(subjects ...string) {
 	}
 }
 
-func pageOf(db *state.DB, at int, subjects ...string) state.Page {
+func pageOf(db *state.DB, at, size int, subjects ...string) state.Page {
 	p := state.Page{Stream: state.StreamID{Account: "shop-a", Stream: "questions"}, Marketplace: "wildberries", Walk: "news",
 		Stamp: db.Stamp(), Now: time.Now(), Cursor: []byte("{}"), Rules: "1",
 		Refingerprint: func(b json.RawMessage) (event.Fingerprint, error) { return fingerprint.Of(b, nil) }}
@@ -133,7 +150,7 @@ func pageOf(db *state.DB, at int, subjects ...string) state.Page {
 			kind = "unwanted"
 		}
 		p.Items = append(p.Items, state.Item{ID: fmt.Sprintf("q%d", at+i), Kind: kind, Subject: s, Created: time.Now().Add(time.Duration(at+i) * time.Millisecond),
-			Immutable: true, Body: fmt.Appendf(nil, `{"n":%d}`, at+i)})
+			Immutable: true, Body: fmt.Appendf(nil, `{"n":%d,"text":%q}`, at+i, strings.Repeat("x", size))})
 	}
 	return p
 }
@@ -147,10 +164,45 @@ func (r *rig) key(seq uint64) string {
 	return r.logged[seq-1]
 }
 
+// to is a sink of the configuration that is s.
+func to(name string, s sink.Sink) delivery.Sink {
+	_, many := s.(sink.Parallel)
+	return delivery.Sink{Name: name, Key: "1", Parallel: many, Open: func() (sink.Sink, error) { return s, nil }}
+}
+
+// with is a sink whose settings are changed.
+func with(s delivery.Sink, change func(s *delivery.Sink)) delivery.Sink {
+	change(&s)
+	return s
+}
+
+// retrying is a sink with these bounds of its backoff.
+func retrying(s delivery.Sink, lowest, highest time.Duration) delivery.Sink {
+	s.RetryInitial, s.RetryMax = lowest, highest
+	return s
+}
+
+// wanting is a sink that does not want events of subjects that begin with an x.
+func wanting(s delivery.Sink) delivery.Sink {
+	s.Wants = func(_, typ string) bool { return !strings.Contains(typ, "unwanted") }
+	return s
+}
+
 // new makes a delivery of the current process.
 func (r *rig) new(sinks ...delivery.Sink) *delivery.Delivery {
 	r.t.Helper()
 	r.reg = prometheus.NewPedanticRegistry()
+	r.metrics = delivery.NewMetrics(r.reg)
+	d, err := delivery.New(delivery.Config{DB: r.db, Log: slog.New(slog.NewTextHandler(&r.out, nil)), Metrics: r.metrics,
+		Grace: 10 * time.Second, Trusted: func() bool { return !r.untrusted.Load() }, Sinks: r.defaults(sinks)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return d
+}
+
+// defaults fills in what a test did not say.
+func (r *rig) defaults(sinks []delivery.Sink) []delivery.Sink {
 	for i := range sinks {
 		s := &sinks[i]
 		s.Type, s.FromBeginning = "webhook", true
@@ -158,25 +210,26 @@ func (r *rig) new(sinks ...delivery.Sink) *delivery.Delivery {
 			s.RetryInitial, s.RetryMax = 5*time.Second, time.Hour
 		}
 	}
-	d, err := delivery.New(delivery.Config{DB: r.db, Log: slog.New(slog.NewTextHandler(&r.out, nil)), Metrics: delivery.NewMetrics(r.reg),
-		Grace: 10 * time.Second, Sinks: sinks})
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return d
+	return sinks
 }
 
 // start runs a delivery; stop ends it and waits.
 func (r *rig) start(sinks ...delivery.Sink) (stop func()) {
 	r.t.Helper()
-	d := r.new(sinks...)
+	_, stop = r.startAs(sinks...)
+	return stop
+}
+
+func (r *rig) startAs(sinks ...delivery.Sink) (d *delivery.Delivery, stop func()) {
+	r.t.Helper()
+	d = r.new(sinks...)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		d.Run(ctx)
 	}()
-	return func() {
+	return d, func() {
 		cancel()
 		<-done
 	}
@@ -202,109 +255,6 @@ func (r *rig) position(name string) uint64 {
 	}
 	return s.Position
 }
-
-// receiver is a strict parallel sink with what is behind it. It fails the test
-// when two events of a subject are in flight, when an event overtakes an earlier
-// one of its subject that was not acknowledged, when an id comes with other
-// content, and when more are in flight than were asked for.
-type receiver struct {
-	r      *rig
-	limit  int
-	wants  func(seq uint64) bool                            // nil: all; what order is expected of
-	answer func(ctx context.Context, e *event.Logged) error // nil: acknowledged at once
-
-	mu     sync.Mutex
-	flying map[string]bool
-	most   int // in flight at once
-	acked  map[uint64]int
-	tries  map[uint64][]time.Time
-	order  []uint64 // of the tries
-	bodies map[string]string
-}
-
-func newReceiver(r *rig, limit int) *receiver {
-	return &receiver{r: r, limit: limit, flying: make(map[string]bool), acked: make(map[uint64]int), tries: make(map[uint64][]time.Time), bodies: make(map[string]string)}
-}
-
-func (v *receiver) Parallel() int { return v.limit }
-func (v *receiver) Close() error  { return nil }
-
-func (v *receiver) Deliver(ctx context.Context, events []event.Logged) error {
-	if len(events) != 1 {
-		v.r.t.Errorf("%d events at once", len(events))
-	}
-	e := &events[0]
-	if v.r.isKilled() {
-		return errKilled
-	}
-	v.arrive(e)
-	var err error
-	if v.answer != nil {
-		err = v.answer(ctx, e)
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	delete(v.flying, e.PartitionKey)
-	if err == nil {
-		v.acked[e.Sequence]++
-	}
-	if v.r.isKilled() {
-		return errKilled
-	}
-	return err
-}
-
-func (v *receiver) arrive(e *event.Logged) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.flying[e.PartitionKey] {
-		v.r.t.Errorf("two events of %s in flight", e.PartitionKey)
-	}
-	v.flying[e.PartitionKey] = true
-	if v.most = max(v.most, len(v.flying)); v.most > v.limit {
-		v.r.t.Errorf("%d in flight, limit %d", v.most, v.limit)
-	}
-	if v.r.key(e.Sequence) != e.PartitionKey {
-		v.r.t.Errorf("event %d is of %s, want %s", e.Sequence, e.PartitionKey, v.r.key(e.Sequence))
-	}
-	for seq := uint64(1); seq < e.Sequence; seq++ {
-		if v.acked[seq] == 0 && v.r.key(seq) == e.PartitionKey && (v.wants == nil || v.wants(seq)) {
-			v.r.t.Errorf("event %d of %s overtakes %d", e.Sequence, e.PartitionKey, seq)
-		}
-	}
-	if b, ok := v.bodies[e.ID]; ok && b != string(e.JSON) {
-		v.r.t.Errorf("%s was %s and is now %s", e.ID, b, e.JSON)
-	}
-	v.bodies[e.ID] = string(e.JSON)
-	v.tries[e.Sequence] = append(v.tries[e.Sequence], time.Now())
-	v.order = append(v.order, e.Sequence)
-}
-
-// missing returns the events that were never acknowledged.
-func (v *receiver) missing() (out []uint64) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for seq := uint64(1); v.r.key(seq) != ""; seq++ {
-		if v.acked[seq] == 0 && (v.wants == nil || v.wants(seq)) {
-			out = append(out, seq)
-		}
-	}
-	return out
-}
-
-func (v *receiver) triesOf(seq uint64) []time.Time {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return append([]time.Time(nil), v.tries[seq]...)
-}
-
-func (v *receiver) total() int {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return len(v.order)
-}
-
-var _ sink.Parallel = (*receiver)(nil)
 
 // paper is a strict sink in the order of the log whose medium outlives the
 // process. It fails the test when lines come before Resume, when the medium holds

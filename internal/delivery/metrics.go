@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,41 +16,82 @@ type Metrics struct {
 	delay   *prometheus.HistogramVec
 	backlog *prometheus.Desc
 	oldest  *prometheus.Desc
+	dead    *prometheus.Desc
 
 	mu    sync.Mutex
 	db    *state.DB
 	sinks []string
 }
 
+// sinkMetrics are the series of one sink.
+type sinkMetrics struct {
+	acknowledged, failed, skipped, deadLettered prometheus.Counter
+	delay                                       prometheus.Observer
+}
+
 // NewMetrics registers the families.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "syncd_sink_events_total",
-			Help: "Events by what became of an attempt: acknowledged, failed (it waits for the next one), or skipped (the sink does not want it)."}, []string{"sink", "outcome"}),
+			Help: "Events by what became of them: acknowledged, failed (an attempt; it waits for the next one), skipped (the sink does not want it), dead_lettered (given up, the operator can retry it), or expired (a dead letter that nobody retried)."}, []string{"sink", "outcome"}),
 		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "syncd_sink_delivery_seconds",
 			Help:    "From an event's commit to its acknowledgement.",
 			Buckets: []float64{.005, .025, .1, .5, 1, 5, 15, 60, 300, 3600, 14400, 86400, 345600}}, []string{"sink"}),
 		backlog: prometheus.NewDesc("syncd_sink_backlog_events", "Events that the sink has still to get, retry queue included.", []string{"sink"}, nil),
 		oldest:  prometheus.NewDesc("syncd_sink_oldest_pending_timestamp_seconds", "When the oldest event that the sink has still to get was recorded; 0: none waits.", []string{"sink"}, nil),
+		dead:    prometheus.NewDesc("syncd_sink_dead_letters", "Events that were given up and wait for the operator.", []string{"sink"}, nil),
 	}
 	reg.MustRegister(m.events, m.delay, m)
 	return m
 }
 
-func (m *Metrics) declare(db *state.DB, name string) {
-	for _, o := range []string{"acknowledged", "failed", "skipped"} {
-		m.events.WithLabelValues(name, o)
-	}
-	m.delay.WithLabelValues(name)
+// Expired counts dead letters that were deleted because of their age.
+func (m *Metrics) Expired(sink string, n int) {
+	m.events.WithLabelValues(sink, "expired").Add(float64(n))
+}
+
+// DeadLettered counts events that became dead letters without an attempt.
+func (m *Metrics) DeadLettered(sink string, n int) {
+	m.events.WithLabelValues(sink, "dead_lettered").Add(float64(n))
+}
+
+func (m *Metrics) use(db *state.DB) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.db, m.sinks = db, append(m.sinks, name)
+	m.db = db
+}
+
+// declare makes the series of a sink, all of them from the start.
+func (m *Metrics) declare(name string) *sinkMetrics {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.Contains(m.sinks, name) {
+		m.sinks = append(slices.Clone(m.sinks), name)
+	}
+	m.events.WithLabelValues(name, "expired")
+	return &sinkMetrics{
+		acknowledged: m.events.WithLabelValues(name, "acknowledged"),
+		failed:       m.events.WithLabelValues(name, "failed"),
+		skipped:      m.events.WithLabelValues(name, "skipped"),
+		deadLettered: m.events.WithLabelValues(name, "dead_lettered"),
+		delay:        m.delay.WithLabelValues(name),
+	}
+}
+
+// forget takes the series of a sink away.
+func (m *Metrics) forget(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sinks = slices.DeleteFunc(slices.Clone(m.sinks), func(s string) bool { return s == name })
+	m.events.DeletePartialMatch(prometheus.Labels{"sink": name})
+	m.delay.DeleteLabelValues(name)
 }
 
 // Describe implements prometheus.Collector.
 func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.backlog
 	ch <- m.oldest
+	ch <- m.dead
 }
 
 // Collect implements prometheus.Collector.
@@ -59,6 +101,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.mu.Unlock()
 	for _, name := range sinks {
 		b, err := db.Backlog(name)
+		dead := 0
+		if err == nil {
+			dead, err = db.CountDeadLetters(name)
+		}
 		if err != nil {
 			ch <- prometheus.NewInvalidMetric(m.backlog, err)
 			continue
@@ -69,5 +115,6 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(m.backlog, prometheus.GaugeValue, float64(b.Events), name)
 		ch <- prometheus.MustNewConstMetric(m.oldest, prometheus.GaugeValue, at, name)
+		ch <- prometheus.MustNewConstMetric(m.dead, prometheus.GaugeValue, float64(dead), name)
 	}
 }

@@ -39,10 +39,11 @@ func TestOrderedWritesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, m := newRig(t), &medium{}
 		r.log("a", "b", "a")
-		stop := r.start(delivery.Sink{Name: "archive", Sink: &paper{r: r, medium: m}})
+		stop := r.start(to("archive", &paper{r: r, medium: m}))
 		settle()
 		r.wantLines(m, nil)
 		for i := range 3 { // woken by commits
+			time.Sleep(time.Second)
 			r.log("b", fmt.Sprint("c", i))
 			settle()
 			r.wantLines(m, nil)
@@ -51,6 +52,37 @@ func TestOrderedWritesInOrder(t *testing.T) {
 		if r.backlog("archive") != 0 || r.position("archive") != 9 {
 			t.Error(r.backlog("archive"), r.position("archive"))
 		}
+	})
+}
+
+// While events come one by one, those of some milliseconds share a piece, and with
+// it the fsyncs; a backlog does not wait.
+func TestOrderedPaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, m := newRig(t), &medium{}
+		stop := r.start(to("archive", &paper{r: r, medium: m}))
+		for range 100 {
+			r.log("a")
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(time.Second)
+		if m.calls > 15 {
+			t.Errorf("100 events in 100 ms made %d pieces", m.calls)
+		}
+		stop()
+		for range 5000 {
+			r.log("a")
+		}
+		stop = r.start(to("archive", &paper{r: r, medium: m}))
+		begun := time.Now()
+		for r.backlog("archive") > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		if took := time.Since(begun); took > 15*time.Millisecond {
+			t.Errorf("a backlog of 5,000 took %v", took)
+		}
+		stop()
+		r.wantLines(m, nil)
 	})
 }
 
@@ -68,7 +100,7 @@ func TestOrderedStallsAndResumes(t *testing.T) {
 			return nil
 		}}
 		r.log("a", "b", "c")
-		stop := r.start(delivery.Sink{Name: "archive", Sink: p})
+		stop := r.start(to("archive", p))
 		time.Sleep(10 * time.Minute)
 		settle()
 		if r.backlog("archive") != 3 {
@@ -107,9 +139,11 @@ func TestOrderedSelects(t *testing.T) {
 		for range 300 {
 			r.log("a", "x", "b", "x", "x")
 		}
-		stop := r.start(delivery.Sink{Name: "archive", Sink: p, Wants: func(account, typ string) bool {
-			return account == "shop-a" && typ == "wildberries.question.created"
-		}})
+		stop := r.start(with(to("archive", p), func(s *delivery.Sink) {
+			s.Wants = func(account, typ string) bool {
+				return account == "shop-a" && typ == "wildberries.question.created"
+			}
+		}))
 		time.Sleep(time.Minute)
 		stop()
 		r.wantLines(m, func(seq uint64) bool { return !strings.HasPrefix(r.key(seq), "shop-a/x") })
@@ -142,7 +176,7 @@ func TestOrderedCrashMatrix(t *testing.T) {
 						return nil
 					}
 					begin := func() func() {
-						return r.start(delivery.Sink{Name: "archive", Sink: &paper{r: r, medium: m, fail: halves}})
+						return r.start(to("archive", &paper{r: r, medium: m, fail: halves}))
 					}
 					stop := begin()
 					for i := range 4 {
@@ -188,7 +222,7 @@ func TestOrderedCommitTookEffect(t *testing.T) {
 		r.mu.Lock()
 		r.commits, r.fault = 0, r.faultAt("failed but took effect", 1) // 0 saves the first checkpoint
 		r.mu.Unlock()
-		stop := r.start(delivery.Sink{Name: "archive", Sink: &paper{r: r, medium: m, fail: func(call int, _ *[]string, _ []string) error {
+		stop := r.start(to("archive", &paper{r: r, medium: m, fail: func(call int, _ *[]string, _ []string) error {
 			if call == 1 {
 				r.mu.Lock()
 				defer r.mu.Unlock()
@@ -196,7 +230,7 @@ func TestOrderedCommitTookEffect(t *testing.T) {
 				return errKilled
 			}
 			return nil
-		}}})
+		}}))
 		time.Sleep(time.Minute)
 		if !r.isKilled() {
 			r.log("c")
@@ -204,7 +238,7 @@ func TestOrderedCommitTookEffect(t *testing.T) {
 		}
 		stop()
 		r.restart()
-		stop = r.start(delivery.Sink{Name: "archive", Sink: &paper{r: r, medium: m}})
+		stop = r.start(to("archive", &paper{r: r, medium: m}))
 		time.Sleep(time.Minute)
 		stop()
 		r.wantLines(m, nil)
@@ -239,7 +273,7 @@ func (r *rig) faultAt(kind string, at int) func(n int, commit func() error) erro
 // until it is there. False: it has to be tried again.
 func (r *rig) tryLog(subjects ...string) bool {
 	r.t.Helper()
-	p := pageOf(r.db, len(r.logged), subjects...)
+	p := pageOf(r.db, len(r.logged), r.large, subjects...)
 	r.mu.Lock()
 	for _, s := range subjects { // before a sink can see them
 		r.logged = append(r.logged, "shop-a/"+s)
@@ -277,7 +311,7 @@ func TestOrderedReportsHalfAResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		r.log("a")
-		stop := r.start(delivery.Sink{Name: "archive", Sink: &orphans{}})
+		stop := r.start(to("archive", &orphans{}))
 		time.Sleep(time.Minute)
 		stop()
 		if !strings.Contains(r.out.String(), "moved_to=events.ndjson.orphan-1") {
@@ -292,14 +326,14 @@ func TestOrderedDrain(t *testing.T) {
 		for range 700 {
 			r.log("a", "b")
 		}
-		left, err := r.new(delivery.Sink{Name: "archive", Sink: &paper{r: r, medium: m}}).Drain(t.Context())
+		left, err := r.new(to("archive", &paper{r: r, medium: m})).Drain(t.Context())
 		if err != nil || len(left) != 0 {
 			t.Fatal(left, err)
 		}
 		r.wantLines(m, nil)
 		r.log("a", "b")
 		broken := &paper{r: r, medium: m, fail: func(int, *[]string, []string) error { return errBroken }}
-		left, err = r.new(delivery.Sink{Name: "archive", Sink: broken}).Drain(t.Context())
+		left, err = r.new(to("archive", broken)).Drain(t.Context())
 		if err != nil || len(left) != 1 || left[0].Sink != "archive" || left[0].Events != 2 || !errors.Is(left[0].Err, errBroken) {
 			t.Fatalf("%+v %v", left, err)
 		}

@@ -13,6 +13,7 @@ import (
 	"syncd/internal/delivery"
 	"syncd/internal/event"
 	"syncd/internal/sink"
+	"syncd/internal/state"
 )
 
 // A dead endpoint is probed with one request at a time, of another subject each
@@ -33,7 +34,7 @@ func TestParallelDownEndpoint(t *testing.T) {
 			subjects = append(subjects, fmt.Sprint("s", i))
 		}
 		r.log(subjects...)
-		stop := r.start(delivery.Sink{Name: "crm", Sink: v})
+		stop := r.start(to("crm", v))
 		time.Sleep(time.Hour)
 		settle()
 		if n := v.total(); n < 50 || n > 110 {
@@ -75,8 +76,7 @@ func TestParallelDownEndpoint(t *testing.T) {
 	})
 }
 
-// Retry-After holds back the whole endpoint, at most a day, also after a restart
-// what waits in the queue.
+// Retry-After holds back the whole endpoint, at most a day, also after a restart.
 func TestParallelRetryAfter(t *testing.T) {
 	for asked, want := range map[time.Duration]time.Duration{90 * time.Second: 90 * time.Second, 100 * time.Hour: 24 * time.Hour} {
 		for _, restart := range []bool{false, true} {
@@ -92,14 +92,13 @@ func TestParallelRetryAfter(t *testing.T) {
 						return nil
 					}
 					r.log("a", "a")
-					stop := r.start(delivery.Sink{Name: "crm", Sink: v})
+					stop := r.start(to("crm", v))
 					settle()
 					if restart {
 						stop()
-						stop = r.start(delivery.Sink{Name: "crm", Sink: v})
-					} else {
-						r.log("b", "c")
+						stop = r.start(to("crm", v))
 					}
+					r.log("b", "c")
 					time.Sleep(want - time.Second)
 					settle()
 					if v.total() != 1 {
@@ -125,7 +124,7 @@ func TestParallelProbesInTurn(t *testing.T) {
 			v := newReceiver(r, 8)
 			v.answer = takes(time.Second, errors.New("timeout"))
 			r.log("a", "b", "c", "d", "e", "f")
-			stop := r.start(delivery.Sink{Name: "crm", Sink: v, RetryInitial: time.Second, RetryMax: most})
+			stop := r.start(retrying(to("crm", v), time.Second, most))
 			time.Sleep(24 * time.Hour)
 			stop()
 			same := 0
@@ -139,4 +138,148 @@ func TestParallelProbesInTurn(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A pause that nobody can have asked for is not kept: a clock was wrong.
+func TestParallelHoldOfAWrongClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 1)
+		r.log("a")
+		r.position("crm")
+		until := time.Now().Add(25 * time.Hour)
+		if err := r.db.Settle("crm", time.Now(), state.Settlement{Hold: &until}); err != nil {
+			t.Fatal(err)
+		}
+		stop := r.start(to("crm", v))
+		settle()
+		stop()
+		if m := v.missing(); len(m) > 0 {
+			t.Errorf("missing %d", m)
+		}
+	})
+}
+
+// 410 pauses the sink until it is resumed, also across restarts, and is told once.
+func TestParallelGone(t *testing.T) {
+	for _, batch := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			v := newReceiver(r, 2)
+			v.batch = batch
+			var back atomic.Bool
+			v.whole = func(ctx context.Context, _ []event.Logged) error {
+				if !back.Load() {
+					return takes(time.Second, &sink.Error{Kind: sink.Gone, Status: 410, Excerpt: "moved away"})(ctx, nil)
+				}
+				return nil
+			}
+			s := with(to("crm", v), func(s *delivery.Sink) { s.BatchEvents = batch })
+			r.log("a", "b", "c", "d", "e", "f", "g", "h")
+			d, stop := r.startAs(s)
+			time.Sleep(time.Hour)
+			if n := v.total(); n > 2 {
+				t.Errorf("%d requests: what was in flight lands, and that is all", n)
+			}
+			if st := d.Status()[0]; st.Gone == nil || st.Gone.Answer != "moved away" || st.Down {
+				t.Errorf("%+v", st)
+			}
+			stop()
+			if n := strings.Count(r.out.String(), "answered 410"); n != 1 {
+				t.Errorf("told %d times", n)
+			}
+			d, stop = r.startAs(s)
+			r.log("i")
+			time.Sleep(100 * time.Hour)
+			left, err := r.new(s).Drain(t.Context())
+			if n := v.total(); n > 2 || err != nil || len(left) != 1 || !strings.Contains(left[0].Err.Error(), "syncd sinks resume crm") {
+				t.Errorf("%d requests after a restart, left %+v, %v", n, left, err)
+			}
+			if err := d.Resume("crm"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			if n := v.total(); n < 3 || n > 4 {
+				t.Errorf("%d requests after it was resumed too early", n-2)
+			}
+			back.Store(true)
+			if err := d.Resume("crm"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			if st := d.Status()[0]; st.Gone != nil {
+				t.Errorf("%+v", st)
+			}
+			stop()
+			if m := v.missing(); len(m) > 0 {
+				t.Errorf("missing %d", m)
+			}
+			if err := d.Resume("erp"); err == nil {
+				t.Error("a sink was resumed that is none")
+			}
+		})
+	}
+}
+
+// Where only events fail that had failed before, a fresh one is tried at once: the
+// endpoint may be well.
+func TestParallelOnlyTheOldFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 2)
+		v.answer = func(_ context.Context, e *event.Logged) error {
+			if e.Sequence <= 6 {
+				return &sink.Error{Status: 500}
+			}
+			return nil
+		}
+		r.log("a", "b", "c", "d", "e", "f")
+		stop := r.start(retrying(to("crm", v), time.Second, 20*time.Minute))
+		for i := range 20 {
+			time.Sleep(time.Hour)
+			r.log(fmt.Sprint("x", i))
+			settle()
+			if tries := v.triesOf(uint64(7 + i)); i > 0 && (len(tries) != 1 || time.Since(tries[0]) > 0) {
+				t.Errorf("event %d was tried at %v", 7+i, tries)
+			}
+			time.Sleep(time.Minute)
+		}
+		stop()
+	})
+}
+
+// Status says what an operator needs to know of an outage, and that it is over.
+func TestParallelStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 2)
+		var up atomic.Bool
+		v.answer = func(ctx context.Context, _ *event.Logged) error {
+			if up.Load() {
+				return takes(time.Second, nil)(ctx, nil)
+			}
+			return takes(time.Second, &sink.Error{Status: 503, RetryAfter: time.Minute})(ctx, nil)
+		}
+		begin := time.Now()
+		d, stop := r.startAs(to("crm", v))
+		r.log("a", "b", "c", "d", "e", "f", "g", "h", "i")
+		settle()
+		if st := d.Status()[0]; st.Name != "crm" || st.Type != "webhook" || st.InFlight != 2 || st.Down || st.LastError != "" {
+			t.Errorf("%+v", st)
+		}
+		time.Sleep(1500 * time.Millisecond)
+		if st := d.Status()[0]; !st.Hold.Equal(begin.Add(61*time.Second)) || st.LastError != "answer 503" || !st.LastErrorAt.Equal(begin.Add(time.Second)) || st.InFlight != 0 {
+			t.Errorf("%+v", st)
+		}
+		time.Sleep(time.Hour)
+		if st := d.Status()[0]; !st.Down || st.DownSince.Before(begin) || st.DownSince.After(begin.Add(5*time.Minute)) || !st.LastAck.IsZero() {
+			t.Errorf("%+v", st)
+		}
+		up.Store(true)
+		time.Sleep(5 * time.Minute)
+		if st := d.Status()[0]; st.Down || !st.DownSince.IsZero() || time.Since(st.LastAck) > 5*time.Minute {
+			t.Errorf("%+v", st)
+		}
+		stop()
+	})
 }

@@ -13,7 +13,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"syncd/internal/delivery"
 	"syncd/internal/event"
 	"syncd/internal/sink"
 )
@@ -30,6 +29,10 @@ type inbox struct {
 func (i *inbox) Parallel() int { return 4 }
 func (i *inbox) Close() error  { return nil }
 
+func (i *inbox) Redeliver(context.Context, sink.Aside, []event.Logged) error {
+	return errors.New("not asked for")
+}
+
 func (i *inbox) Deliver(_ context.Context, events []event.Logged) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -44,16 +47,16 @@ func (i *inbox) Deliver(_ context.Context, events []event.Logged) error {
 }
 
 // serve delivers to a file and to an inbox for two hours.
-func (r *rig) serve(path string, to *inbox) {
+func (r *rig) serve(path string, into *inbox) {
 	r.t.Helper()
 	f, err := sink.NewFile(sink.FileConfig{Path: path})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	stop := r.start(delivery.Sink{Name: "archive", Sink: f}, delivery.Sink{Name: "crm", Sink: to})
+	stop := r.start(to("archive", f), to("crm", into))
 	time.Sleep(2 * time.Hour) // longer than the longest wait for a retry
 	stop()
-	if err := errors.Join(f.Close(), r.db.Check()); err != nil {
+	if err := r.db.Check(); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -127,7 +130,7 @@ func TestRestoredBackup(t *testing.T) {
 				second := &inbox{ids: make(map[string]string)}
 				want := []uint64{2, 5, 6}
 				for round := range uint64(3) {
-					if _, err := c.db.CommitPage(pageOf(c.db, 100+10*int(round), "a", "f")); err != nil {
+					if _, err := c.db.CommitPage(pageOf(c.db, 100+10*int(round), 0, "a", "f")); err != nil {
 						t.Fatal(err)
 					}
 					want = append(want, hole+2*round+1, hole+2*round+2)

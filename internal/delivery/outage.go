@@ -1,0 +1,206 @@
+package delivery
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"syncd/internal/sink"
+	"syncd/internal/state"
+	"syncd/internal/trouble"
+)
+
+const (
+	// downSubjects is how many different subjects have to fail in a row, with no
+	// acknowledgement between them, before the endpoint counts as down, and
+	// downRounds how often everything that may be in flight: neither a poison event
+	// nor a receiver that fails now and then is an outage.
+	downSubjects = 3
+	downRounds   = 2
+	// probeMax is how long a dead endpoint is left alone between two probes, where
+	// retry.max is not shorter.
+	probeMax = time.Minute
+	// holdMax is how long a receiver may ask to be left alone.
+	holdMax = 24 * time.Hour
+)
+
+// outage is what a parallel sink knows of its endpoint as a whole.
+type outage struct {
+	failing     map[string]bool // subjects that failed since the last acknowledgement; at most downSubjects
+	vain        int             // failures since then
+	untried     bool            // none of them was an event's first: perhaps only what was bad before is bad still
+	probeAt     time.Time       // while the endpoint is down: when to try one event
+	probes      int
+	probed      string    // the queue key of the last probe
+	lastAck     time.Time // by this process; zero: none
+	lastRefusal time.Time // permanent, of an event that went alone
+
+	hold     time.Time   // the receiver asked to be left alone until then
+	gone     *state.Gone // it answered 410: nothing is sent
+	resuming bool        // the operator says that it is back
+}
+
+func newOutage(b *base, now time.Time) outage {
+	o := outage{failing: make(map[string]bool), untried: true, gone: b.known.Gone, hold: b.known.Hold}
+	if o.hold.After(now.Add(holdMax)) { // nobody can have asked for that: a clock was wrong
+		o.hold = time.Time{}
+	}
+	return o
+}
+
+func (p *parallel) down() bool {
+	return len(p.failing) >= downSubjects && p.vain >= downRounds*p.limit
+}
+
+// resume goes on after a 410. The pause may be in a commit that is going on, so it
+// is forgotten in the state once that is over.
+func (p *parallel) resume() error {
+	if !p.resuming || p.settling != nil {
+		return nil
+	}
+	if p.gone != nil {
+		if _, err := p.db.ResumeSink(p.Name); err != nil {
+			return err
+		}
+		p.log.Info("sink goes on: it was resumed")
+	}
+	p.resuming, p.gone, p.group.gone, p.probeAt = false, nil, nil, time.Time{}
+	p.report.set(func(s *Status) { s.Gone = nil })
+	return nil
+}
+
+// probe chooses what to send to an endpoint that is down: nothing while anything
+// is on its way or not committed, or before its time; then one request, of another
+// subject each time, and untried events first. These go at once as long as only
+// events have failed that had failed before.
+//
+// It does not wait for a head's own time: a few subjects at their longest wait
+// would leave an endpoint that is up again alone for most of an hour.
+func (p *parallel) probe(now time.Time) (*job, time.Time, error) {
+	if p.flying > 0 || p.settling != nil || p.group.n > 0 {
+		return nil, time.Time{}, nil
+	}
+	some := len(p.prepared)+len(p.ready) > 0
+	if now.Before(p.probeAt) && !(p.untried && some) {
+		return nil, p.probeAt, nil
+	}
+	if some {
+		j := p.nextFresh()
+		if j == nil {
+			p.gather(1) // to be sent once it is saved
+			return nil, time.Time{}, nil
+		}
+		j.probe = true
+		return j, time.Time{}, nil
+	}
+	heads, err := p.db.Heads(p.Name, p.probed, 1)
+	if err == nil && len(heads) == 0 && p.probed != "" {
+		heads, err = p.db.Heads(p.Name, "", 1)
+	}
+	if err != nil || len(heads) == 0 {
+		return nil, time.Time{}, err
+	}
+	f := heads[0]
+	p.probed = f.QueueKey()
+	j, err := p.load(f, classOf(&f), now)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	if j == nil {
+		p.probeAt = now.Add(min(p.RetryInitial, probeMax))
+		return nil, p.probeAt, nil
+	}
+	j.probe = true
+	return j, time.Time{}, nil
+}
+
+// classOf is the class of a head.
+func classOf(f *state.Failed) class {
+	switch {
+	case f.Lane != state.Live:
+		return aside
+	case f.Attempts == 0:
+		return firstTry
+	}
+	return again
+}
+
+// works notes an acknowledgement, which ends an outage.
+func (p *parallel) works(now time.Time) {
+	p.lastAck = now
+	p.trouble.Worked(p.log, "sink works again")
+	if p.vain == 0 {
+		return
+	}
+	if p.down() {
+		p.report.set(func(s *Status) { s.DownSince = time.Time{} })
+	}
+	clear(p.failing)
+	p.vain, p.probes, p.untried = 0, 0, true
+}
+
+// fails notes what a failure says about the endpoint.
+func (p *parallel) fails(j *job, e *sink.Error, now time.Time) {
+	first := &j.events[0]
+	p.report.failed(e.Error(), now)
+	p.trouble.Add(p.log, slog.LevelWarn, fmt.Sprint(e.Kind, e.Status), "delivery failed, trying again", "event", first.ID, "err", e)
+	if until := now.Add(min(e.RetryAfter, holdMax)); e.RetryAfter > 0 && until.After(p.hold) {
+		p.hold, p.group.hold = until, &until
+		p.report.set(func(s *Status) { s.Hold = until })
+	}
+	if e.Kind == sink.Gone && p.gone == nil {
+		p.gone = &state.Gone{At: now, Event: first.ID, Answer: e.Excerpt}
+		p.group.gone = p.gone
+		p.log.Error("sink is paused: its endpoint answered 410; `syncd sinks resume "+p.Name+"` goes on", "event", first.ID, "err", e)
+		p.report.set(func(s *Status) { s.Gone = p.gone })
+	}
+	wasDown := p.down()
+	p.vain++
+	if len(p.failing) < downSubjects {
+		p.failing[first.PartitionKey] = true
+	}
+	if j.head.Attempts <= 1 {
+		p.untried = false
+	}
+	if !p.down() || wasDown && !j.probe { // what was in flight when it went down says nothing new
+		return
+	}
+	p.probes++
+	most := min(p.RetryMax, probeMax)
+	p.probeAt = now.Add(trouble.Backoff(p.probes, min(p.RetryInitial, most), most))
+	if !wasDown {
+		if p.probed = first.PartitionKey; j.class != fresh {
+			p.probed = j.head.QueueKey()
+		}
+		p.report.set(func(s *Status) { s.DownSince = now })
+		p.trouble.Add(p.log, slog.LevelError, "down", "the endpoint is down: trying one event at a time until it answers", "err", e)
+	}
+}
+
+// refused counts a permanent answer to an event that went alone, and reports
+// whether it was one too many.
+//
+// It counts if it is the event's first, or if the endpoint has acknowledged another
+// event since the try before: an endpoint that refuses everything, for a wrong
+// secret or route, says nothing about the event. Where the first refusal is to be
+// the last, the endpoint must have acknowledged something since it last refused
+// another event.
+func (p *parallel) refused(f *state.Failed, last time.Time, now time.Time) bool {
+	only := f.Attempts == 1
+	before := p.lastRefusal
+	p.lastRefusal = now
+	if !only && !laterMilli(p.lastAck, last) {
+		return false
+	}
+	f.Refused++
+	if p.MaxRefusals == 0 || f.Refused < p.MaxRefusals {
+		return false
+	}
+	return p.MaxRefusals > 1 || !only || laterMilli(p.lastAck, before)
+}
+
+// laterMilli reports whether a time is there and later, in the precision that the
+// state keeps.
+func laterMilli(t, than time.Time) bool {
+	return !t.IsZero() && t.UnixMilli() > than.UnixMilli()
+}

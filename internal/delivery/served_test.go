@@ -1,0 +1,217 @@
+package delivery_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"syncd/internal/delivery"
+	"syncd/internal/event"
+	"syncd/internal/sink"
+)
+
+// many is sink.Parallel, whose name is that of its method.
+type many = sink.Parallel
+
+// doors counts how often a sink is opened and closed, and refuses to open while it
+// is locked. Two workers must never have it at once.
+type doors struct {
+	many
+	t              *testing.T
+	locked         atomic.Bool
+	opened, closed atomic.Int64
+}
+
+func (d *doors) Close() error {
+	d.closed.Add(1)
+	return nil
+}
+
+func (d *doors) sink(name, key string) delivery.Sink {
+	s := to(name, d)
+	s.Key = key
+	s.Open = func() (sink.Sink, error) {
+		if d.locked.Load() {
+			return nil, errors.New("permission denied")
+		}
+		if d.opened.Add(1) != d.closed.Load()+1 {
+			d.t.Error("opened twice")
+		}
+		return d, nil
+	}
+	return s
+}
+
+// Update leaves alone what stays as it was, and begins anew what has changed, once
+// what was in flight is through: nothing is lost, repeated or sent twice at once.
+func TestUpdate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		calm, other := newReceiver(r, 2), newReceiver(r, 2)
+		calm.answer, other.answer = takes(3*time.Second, nil), takes(3*time.Second, nil)
+		one, two, three := &doors{many: calm, t: t}, &doors{many: other, t: t}, &doors{many: newReceiver(r, 2), t: t}
+		d, stop := r.startAs(one.sink("calm", "1"), two.sink("crm", "1"))
+		update := func(sinks ...delivery.Sink) {
+			t.Helper()
+			if err := d.Update(r.defaults(sinks)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range 30 {
+			r.log("a", "b", fmt.Sprint("c", i))
+			time.Sleep(2500 * time.Millisecond)
+			switch i % 4 {
+			case 0:
+				update(one.sink("calm", "1"), two.sink("crm", fmt.Sprint("changed", i)))
+			case 1:
+				update(one.sink("calm", "1")) // removed
+			case 2:
+				update(two.sink("crm", "back"), one.sink("calm", "1"), three.sink("new", "1"))
+			}
+			if names := len(d.Status()); names != []int{2, 1, 3, 3}[i%4] {
+				t.Errorf("%d sinks are served in round %d", names, i)
+			}
+		}
+		update(two.sink("crm", "last"), one.sink("calm", "1"))
+		time.Sleep(10 * time.Minute)
+		stop()
+		for name, v := range map[string]*receiver{"calm": calm, "crm": other} {
+			if m := v.missing(); len(m) > 0 || v.total() != 90 || r.backlog(name) != 0 {
+				t.Errorf("%s: missing %d, %d requests for 90 events", name, m, v.total())
+			}
+		}
+		if one.opened.Load() != 1 || one.closed.Load() != 1 {
+			t.Errorf("the sink that stayed was opened %d times", one.opened.Load())
+		}
+		if two.opened.Load() != 1+8+7+1 || two.closed.Load() != two.opened.Load() {
+			t.Errorf("the sink that changed was opened %d times and closed %d times", two.opened.Load(), two.closed.Load())
+		}
+		if three.opened.Load() != 7 || three.closed.Load() != 7 {
+			t.Errorf("the sink that came and went was opened %d times and closed %d times", three.opened.Load(), three.closed.Load())
+		}
+	})
+}
+
+// A sink that is new begins with what comes after the Update, also where it cannot
+// be opened until later; an Update that fails changes nothing.
+func TestUpdateWithASinkThatCannotBeOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v, other := newReceiver(r, 2), newReceiver(r, 2)
+		locked := &doors{many: v, t: t}
+		locked.locked.Store(true)
+		d, stop := r.startAs(to("erp", other))
+		r.log("a", "b")
+		v.acked[1], v.acked[2] = 1, 1
+		s := with(locked.sink("crm", "1"), func(s *delivery.Sink) { s.Type = "webhook" })
+		if err := d.Update(append(r.defaults([]delivery.Sink{to("erp", other)}), s)); err != nil {
+			t.Fatal(err)
+		}
+		r.log("c")
+		time.Sleep(10 * time.Minute)
+		if st := d.Status(); len(st) != 2 || st[1].Opening != "permission denied" || st[0].Opening != "" || len(other.missing()) > 0 {
+			t.Errorf("%+v, missing %d", st, other.missing())
+		}
+		if n := strings.Count(r.out.String(), "cannot be opened"); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+		locked.locked.Store(false)
+		time.Sleep(time.Minute)
+		settle()
+		if m := v.missing(); len(m) > 0 || v.total() != 1 || d.Status()[1].Opening != "" {
+			t.Errorf("missing %d, %d requests, %+v", m, v.total(), d.Status()[1])
+		}
+		wrong := with(to("crm", v), func(s *delivery.Sink) { s.Type = "file" })
+		if err := d.Update([]delivery.Sink{wrong}); err == nil || !strings.Contains(err.Error(), "use a new name") {
+			t.Errorf("a sink that was a webhook is a file now: %v", err)
+		}
+		r.log("d")
+		settle()
+		stop()
+		if len(v.missing()) > 0 || len(other.missing()) > 0 || len(d.Status()) != 2 {
+			t.Error("an Update that failed has changed something")
+		}
+		if left, err := r.new(with(locked.sink("crm", "1"), func(*delivery.Sink) { locked.locked.Store(true) })).Drain(t.Context()); err != nil || len(left) != 1 || left[0].Err.Error() != "permission denied" {
+			t.Errorf("%+v %v", left, err)
+		}
+	})
+}
+
+// Update works before Run and after its end, and Run closes what it has opened.
+func TestUpdateAroundRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 2)
+		o := &doors{many: v, t: t}
+		r.log("a")
+		d := r.new()
+		if err := d.Update(r.defaults([]delivery.Sink{o.sink("crm", "1")})); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		if o.opened.Load() != 0 {
+			t.Error("opened before anybody runs it")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			d.Run(ctx)
+		}()
+		settle()
+		if m := v.missing(); len(m) > 0 {
+			t.Errorf("missing %d", m)
+		}
+		cancel()
+		<-done
+		if err := d.Update(r.defaults([]delivery.Sink{o.sink("crm", "2")})); err != nil {
+			t.Fatal(err)
+		}
+		settle()
+		if o.opened.Load() != 1 || o.closed.Load() != 1 {
+			t.Errorf("opened %d, closed %d", o.opened.Load(), o.closed.Load())
+		}
+	})
+}
+
+// A sink that says it takes many events at once, and does not, is not served.
+func TestNotParallel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.log("a")
+		s := with(to("crm", &orphans{}), func(s *delivery.Sink) { s.Parallel = true })
+		left, err := r.new(s).Drain(t.Context())
+		if err != nil || len(left) != 1 || !strings.Contains(left[0].Err.Error(), "one event at a time") {
+			t.Errorf("%+v %v", left, err)
+		}
+	})
+}
+
+var _ sink.Parallel = (*doors)(nil)
+
+// Wake reaches a sink whose queue a command has changed, and nobody else.
+func TestWake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 2)
+		d, stop := r.startAs(to("crm", v))
+		r.log("a")
+		settle()
+		n, err := r.db.QueueReplay(t.Context(), "crm", func(event.Header) bool { return true }, time.Now().Add(-time.Hour), time.Now().Add(time.Hour))
+		if err != nil || n != 1 {
+			t.Fatal(n, err)
+		}
+		d.Wake("crm")
+		d.Wake("erp")
+		settle()
+		if len(v.besides(sink.Replayed)) != 1 {
+			t.Error("not replayed at once")
+		}
+		stop()
+	})
+}
