@@ -34,7 +34,6 @@ func (l *loader) account(n *node) {
 	a := Account{
 		Name:        string(e.Name.val),
 		Marketplace: string(e.Marketplace.val),
-		Tokens:      map[string]Secret{},
 		Start:       e.Start.val,
 		BudgetShare: float64(e.BudgetShare.val),
 		Endpoints:   map[string]string{},
@@ -43,19 +42,29 @@ func (l *loader) account(n *node) {
 	if d.market != nil {
 		check = d.market.CheckToken
 	}
-	token := l.secrets.token(&e.TokenFile, &e.TokenEnv, check)
-	others := map[string]Secret{}
-	for _, t := range e.Tokens.entries {
-		others[t.node.label] = l.secrets.token(&t.val.File, &t.val.Env, check)
+	tokens := func(r *secretReader) map[string]Secret {
+		token, others := r.token(&e.TokenFile, &e.TokenEnv, check), map[string]Secret{}
+		for _, t := range e.Tokens.entries {
+			others[t.node.label] = r.token(&t.val.File, &t.val.Env, check)
+		}
+		if d.market == nil {
+			return nil
+		}
+		all := map[string]Secret{}
+		for _, g := range d.market.Groups {
+			all[g.Name] = token
+			if t, ok := others[g.Name]; ok {
+				all[g.Name] = t
+			}
+		}
+		return all
 	}
 	if d.market == nil {
-		return // reported
+		tokens(&l.secrets) // for what is wrong with them; the marketplace was reported
+		return
 	}
 	for _, g := range d.market.Groups {
-		a.Tokens[g.Name], a.Endpoints[g.Name] = token, g.DefaultURL
-		if t, ok := others[g.Name]; ok {
-			a.Tokens[g.Name] = t
-		}
+		a.Endpoints[g.Name] = g.DefaultURL
 		if u := e.Endpoints.get(g.Name); u != nil {
 			a.Endpoints[g.Name] = string(u.val)
 		}
@@ -73,7 +82,9 @@ func (l *loader) account(n *node) {
 	if !enabled {
 		l.warn(n, "no stream is enabled: nothing of this account is polled")
 	}
+	i := len(l.config.Accounts)
 	l.config.Accounts = append(l.config.Accounts, a)
+	l.fill(func(r *secretReader, c *Config) { c.Accounts[i].Tokens = tokens(r) })
 }
 
 // streams checks what takes a look at the catalogue or at several keys. Own is the account as its file has it, nil for an

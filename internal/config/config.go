@@ -5,6 +5,9 @@
 // that nobody after config has to ask whether a setting is there or makes sense. No value that may be secret is part of
 // an error, and a Secret does not print.
 //
+// Refresh reads the secret files of a loaded configuration again, and Key tells whether two configurations of an account or a sink
+// differ, so that a running daemon changes only what has changed.
+//
 // The file's shape and its manual are in document.go; Schema makes the JSON Schema for editors from the same types.
 //
 // Config does not know which marketplaces exist (the Catalog tells it), does not look into tokens, opens no socket and
@@ -36,14 +39,16 @@ type Config struct {
 	Sinks []Sink
 	// Warnings are doubts that do not keep syncd from running, sorted as errors are.
 	Warnings []Problem
+
+	secrets *secretFiles // nil where Load did not make it
 }
 
 // State says what is kept, and where.
 type State struct {
 	// Path is absolute.
 	Path string
-	// KeepEvents is above 0.
-	KeepEvents time.Duration
+	// KeepEvents and KeepDeadLetters are above 0.
+	KeepEvents, KeepDeadLetters time.Duration
 }
 
 // Server is the HTTP server.
@@ -127,8 +132,8 @@ type Sink struct {
 
 // Select says which events a sink gets: those that match a pattern of each list, where an empty list matches everything.
 type Select struct {
-	Accounts []Glob
-	Types    []Glob
+	Accounts []Glob `json:"accounts,omitempty"`
+	Types    []Glob `json:"types,omitempty"`
 }
 
 // Match reports whether an event of the account and type is selected.
@@ -147,8 +152,21 @@ func matchAny(globs []Glob, s string) bool {
 
 // FileSink is a file of events.
 type FileSink struct {
-	// Path is absolute; no two sinks share one, nor one with the state file.
-	Path string
+	// Path is absolute; no two sinks share one, nor one with the state file, and none is a name that another sink's rotated or
+	// orphaned files may get.
+	Path   string
+	Rotate Rotate
+	Sync   SyncMode
+}
+
+// Rotate says when a file is given another name and a new one begun. The zero value is never.
+type Rotate struct {
+	// Size is in bytes and Every counts from the first line of the file. 0 is no such limit; with rotation one of them is set.
+	Size  int64
+	Every time.Duration
+	// Keep is how many rotated files stay; 0 is all of them.
+	Keep     int
+	Compress bool
 }
 
 // WebhookSink is an endpoint that takes events by POST.
@@ -158,16 +176,34 @@ type WebhookSink struct {
 	Secrets []Secret
 	// Headers have canonical names, none of which syncd sets itself.
 	Headers map[string]string
+	// CAs are certificates in PEM, the only ones that the endpoint's may come from; empty means the system's.
+	CAs []byte
 	// Timeout is above 0.
 	Timeout time.Duration
 	// Concurrency is 1 to 256.
 	Concurrency int
-	Retry       Retry
+	// Rate is the most requests a second; 0 is no limit.
+	Rate  float64
+	Batch Batch
+	Retry Retry
 }
 
-// Retry bounds the waits between the attempts at one event: 0 < Initial <= Max.
+// Batch says how many events go in one request.
+type Batch struct {
+	// MaxEvents is 1 to 1000; 1 means no batches.
+	MaxEvents int
+	// MaxWait is how long a batch waits for more events: 0 or more, and 0 where MaxEvents is 1.
+	MaxWait time.Duration
+}
+
+// Retry says when to try an event again, and when to give it up.
 type Retry struct {
+	// Initial and Max bound the waits between the attempts at one event: 0 < Initial <= Max.
 	Initial, Max time.Duration
+	// GiveUpAfter counts from an event's first attempt, and is not less than Initial.
+	GiveUpAfter time.Duration
+	// MaxAttempts4xx is how many permanent refusals an event takes: 1 or more.
+	MaxAttempts4xx int
 }
 
 // Source says where a configuration comes from.
@@ -194,7 +230,7 @@ func Load(src Source, cat Catalog) (*Config, error) {
 		catalog:  &cat,
 		path:     src.Path,
 		dir:      dir,
-		secrets:  secretReader{report: r, getenv: src.Getenv, dir: dir},
+		secrets:  secretReader{report: r, getenv: src.Getenv, dir: dir, stamps: map[string]stamp{}},
 		accounts: map[string]*node{},
 		sinks:    map[string]*node{},
 		config:   &Config{},
@@ -204,5 +240,6 @@ func Load(src Source, cat Catalog) (*Config, error) {
 		return nil, &Errors{Problems: r.problems.sorted()}
 	}
 	l.config.Warnings = r.warnings.sorted()
+	l.config.secrets = &secretFiles{getenv: src.Getenv, dir: dir, reads: l.reads, stamps: l.secrets.stamps}
 	return l.config, nil
 }

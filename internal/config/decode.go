@@ -388,8 +388,3 @@ func (p *pending[T]) hold(d *decoder, n *node, _ field) {
 		p.node = n
 	}
 }
-
-// unshaped is a value whose shape comes with its feature; until then its key is refused.
-type unshaped struct{}
-
-func (*unshaped) hold(*decoder, *node, field) {}

@@ -45,8 +45,9 @@ type stateSection struct {
 	MaxSize opt[size] `key:"max_size" default:"10GiB" later:"true"`
 	// How long an event is kept after it was recorded, and longer while a sink still needs it. A duration above 0.
 	KeepEvents opt[positiveDuration] `key:"keep_events" default:"7d"`
-	// How long a dead letter is kept.
-	KeepDeadLetters opt[positiveDuration] `key:"keep_dead_letters" default:"90d" later:"true"`
+	// How long a dead letter is kept after it was given up: an event that an endpoint refused for good, that was tried for
+	// retry.give_up_after, or that a removed sink had not got. One that expires is counted. A duration above 0.
+	KeepDeadLetters opt[positiveDuration] `key:"keep_dead_letters" default:"90d"`
 	// How long the last version of an item is kept after its last change.
 	KeepRecords opt[positiveDuration] `key:"keep_records" default:"400d" later:"true"`
 }
@@ -145,10 +146,14 @@ type sinkEntry struct {
 
 	// The file to append to. A relative path starts at the directory of the main configuration file. One sink a file.
 	Path opt[filePath] `key:"path" only:"file" required:"true"`
-	// When a line counts as written: commit means when it is on the disk.
-	Sync opt[syncMode] `key:"sync" only:"file" default:"commit"`
-	// Rotation of the file.
-	Rotate unshaped `key:"rotate" only:"file" later:"true"`
+	// When a line counts as written. commit: when it is on the disk; nothing is ever lost. interval: likewise, but the disk is
+	// asked about once a second for all lines since; nothing is lost, and what a power cut takes is written again. none: when the
+	// system has it; what the system had not yet put on the disk at a power cut is lost. A crash of syncd alone loses nothing in
+	// any mode.
+	Sync opt[SyncMode] `key:"sync" only:"file" default:"commit"`
+	// When the file is given another name and a new one begun. events.ndjson becomes events-00000000000000001042.ndjson, by the
+	// sequence of its first event. Default: never.
+	Rotate rotateEntry `key:"rotate" only:"file"`
 
 	// Where to post events: an absolute http or https URL without a user or password. Redirects are not followed.
 	URL opt[webhookURL] `key:"url" only:"webhook" required:"true"`
@@ -159,17 +164,21 @@ type sinkEntry struct {
 	SecretEnv opt[secretEnv] `key:"secret_env" only:"webhook" oneof:"secret"`
 	// true sends events without a signature: the receiver cannot tell who sent them. Excludes secret_file and secret_env.
 	Unsigned opt[onlyTrue] `key:"unsigned" only:"webhook" oneof:"secret"`
-	// More request headers. Those that syncd sets itself are refused. They are no place for secrets: they show in this file.
+	// A file of CA certificates in PEM, found as token_file is, for an endpoint with a private CA. They replace the system's: for
+	// this sink no other CA is trusted. Only for https. Default: the system's.
+	CAFile opt[caFile] `key:"ca_file" only:"webhook"`
+	// More request headers. Those that are for syncd to set are refused: webhook-*, syncd-*, Content-Type, User-Agent,
+	// Idempotency-Key and what belongs to the connection. They are no place for secrets: they show in this file.
 	Headers table[opt[headerValue]] `key:"headers" only:"webhook" keys:"headers"`
 	// How long one request may take, until the end of the answer. A duration above 0.
 	Timeout opt[positiveDuration] `key:"timeout" only:"webhook" default:"15s"`
 	// How many requests may be under way at once, 1 to 256. Events about one subject still go one after another.
 	Concurrency opt[concurrency] `key:"concurrency" only:"webhook" default:"8"`
-	// The most requests a second.
-	Rate unshaped `key:"rate" only:"webhook" later:"true"`
-	// Several events in one request.
-	Batch unshaped `key:"batch" only:"webhook" later:"true"`
-	// When to try again what the endpoint did not take.
+	// The most requests a second, repeats included: a number from 0.001 (one in 1000 seconds) to 1000000. Default: no limit.
+	Rate opt[rate] `key:"rate" only:"webhook"`
+	// Several events in one request, as a JSON array.
+	Batch batchEntry `key:"batch" only:"webhook"`
+	// When to try again what the endpoint did not take, and when to give it up.
 	Retry retryEntry `key:"retry" only:"webhook"`
 }
 
@@ -181,13 +190,38 @@ type selectEntry struct {
 	Types list[opt[Glob]] `key:"types"`
 }
 
+type rotateEntry struct {
+	// The size that the file may reach, as in 100MiB; one line that is larger is a file by itself. One of size and every is needed.
+	// Default: no such limit.
+	Size opt[size] `key:"size"`
+	// How long after its first line the file is rotated, also when no event comes. A duration above 0. Default: no such limit.
+	Every opt[positiveDuration] `key:"every"`
+	// How many rotated files to keep; the oldest beyond that are deleted, and with them their events. 1 to 1000000.
+	// Default: all.
+	Keep opt[count] `key:"keep"`
+	// zstd compresses rotated files, in the background, and adds .zst to their names; none leaves them as they are.
+	Compress opt[compression] `key:"compress" default:"none"`
+}
+
+type batchEntry struct {
+	// How many events a request may hold, 1 to 1000, with at most 1 MiB in all unless one alone is larger. 1 posts each event by
+	// itself, as application/cloudevents+json; above 1 every request is an array, application/cloudevents-batch+json, whose
+	// webhook-id is a hash of the ids in it: a repeat of the same events has the same one.
+	MaxEvents opt[batchSize] `key:"max_events" default:"1"`
+	// How long an event may wait for others to fill the batch. A duration, 0 or more; above 0 it needs max_events above 1.
+	MaxWait opt[duration] `key:"max_wait" default:"0s"`
+}
+
 type retryEntry struct {
 	// The longest wait before the first repeat. It doubles with each further one; the real wait is drawn at random below it.
 	Initial opt[positiveDuration] `key:"initial" default:"5s"`
 	// What the wait grows to at most. Not less than initial.
 	Max opt[positiveDuration] `key:"max" default:"1h"`
-	// When to give an event up.
-	GiveUpAfter opt[positiveDuration] `key:"give_up_after" default:"96h" later:"true"`
-	// How often to try an event that the endpoint refuses for good.
-	MaxAttempts4xx unshaped `key:"max_attempts_4xx" later:"true"`
+	// How long after its first attempt an event is given up: it becomes a dead letter, and the next one of its subject follows. A
+	// duration, not less than initial.
+	GiveUpAfter opt[positiveDuration] `key:"give_up_after" default:"96h"`
+	// How often an event is tried that the endpoint refuses for good (4xx other than 408, 409, 410, 425 and 429) before it becomes a
+	// dead letter. A refusal counts only if the endpoint took another event since the try before: one that refuses everything is
+	// taken to be down. 1 to 1000000.
+	MaxAttempts4xx opt[count] `key:"max_attempts_4xx" default:"5"`
 }

@@ -2,11 +2,11 @@ package config
 
 import "reflect"
 
-// ParseSize reads a size. No key that is supported yet holds one.
-func ParseSize(s string) (int64, string) {
-	var b size
-	wrong := b.parse(s)
-	return int64(b), wrong
+// Plain is a configuration without what it keeps to read its secret files again, so that two can be compared.
+func Plain(c *Config) *Config {
+	plain := *c
+	plain.secrets = nil
+	return &plain
 }
 
 // BadDefaults lists the keys of the document types whose default is no good value, and counts all defaults.

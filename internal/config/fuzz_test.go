@@ -17,8 +17,8 @@ import (
 // lineBreak is what YAML takes for the end of a line.
 var lineBreak = regexp.MustCompile("[\r\n\u0085\u2028\u2029]")
 
-// FuzzLoad holds that no text makes Load panic, that it returns either a configuration whose streams keep what StreamSettings
-// promises or problems, each with a place, and that no problem repeats a secret.
+// FuzzLoad holds that no text makes Load panic, that it returns either a configuration whose streams and sinks keep what their types
+// promise or problems, each with a place, and that no problem repeats a secret.
 func FuzzLoad(f *testing.F) {
 	files, err := filepath.Glob("testdata/*/*.txtar")
 	if err != nil {
@@ -56,6 +56,12 @@ func FuzzLoad(f *testing.F) {
 			}
 			for _, a := range c.Accounts {
 				checkStreams(t, a)
+			}
+			for _, s := range c.Sinks {
+				checkSink(t, s)
+			}
+			if fresh, changed, err := c.Refresh(); fresh != c || changed != nil || err != nil {
+				t.Errorf("refreshed: %q, %v", changed, err)
 			}
 			return
 		}
@@ -103,6 +109,32 @@ func checkStreams(t *testing.T, a config.Account) {
 			if field == "" || len(field) > 200 {
 				t.Errorf("got a field %q", field)
 			}
+		}
+	}
+}
+
+// checkSink holds a sink against the promises of its types.
+func checkSink(t *testing.T, s config.Sink) {
+	t.Helper()
+	if s.Name == "" || (s.File != nil) != (s.Type == config.TypeFile) || (s.Webhook != nil) != (s.Type == config.TypeWebhook) {
+		t.Errorf("got %+v", s)
+	}
+	if got, err := config.ParseSelect(s.Select.Patterns()); err != nil || string(got.Patterns()) != string(s.Select.Patterns()) {
+		t.Errorf("the selection %s comes back as %s, %v", s.Select.Patterns(), got.Patterns(), err)
+	}
+	if f := s.File; f != nil {
+		modes := []config.SyncMode{config.SyncCommit, config.SyncInterval, config.SyncNone}
+		rotates := f.Rotate.Size > 0 || f.Rotate.Every > 0
+		if !filepath.IsAbs(f.Path) || !slices.Contains(modes, f.Sync) || (!rotates && f.Rotate != config.Rotate{}) ||
+			f.Rotate.Size < 0 || f.Rotate.Every < 0 || f.Rotate.Keep < 0 {
+			t.Errorf("got %+v", *f)
+		}
+	}
+	if w := s.Webhook; w != nil {
+		if w.URL == "" || w.Timeout <= 0 || w.Concurrency < 1 || w.Concurrency > 256 || (w.Rate != 0 && !(w.Rate >= 0.001 && w.Rate <= 1e6)) ||
+			w.Batch.MaxEvents < 1 || w.Batch.MaxEvents > 1000 || w.Batch.MaxWait < 0 || (w.Batch.MaxEvents == 1 && w.Batch.MaxWait > 0) ||
+			w.Retry.Initial <= 0 || w.Retry.Max < w.Retry.Initial || w.Retry.GiveUpAfter < w.Retry.Initial || w.Retry.MaxAttempts4xx < 1 {
+			t.Errorf("got %+v", *w)
 		}
 	}
 }

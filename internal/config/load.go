@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"strings"
 	"time"
 )
 
@@ -25,12 +27,44 @@ type loader struct {
 	incomplete bool
 	// written are the files that syncd will write.
 	written []writtenFile
+	// reads put the content of secret files into the configuration.
+	reads []func(*secretReader, *Config)
+}
+
+// fill has read called now, and by every Refresh.
+func (l *loader) fill(read func(*secretReader, *Config)) {
+	l.reads = append(l.reads, read)
+	read(&l.secrets, l.config)
 }
 
 type writtenFile struct {
 	resolved string
 	what     string
 }
+
+// derived reports whether a file has a name that a sink which writes f gives to rotated files, name-<20 digits>.ndjson and whatever
+// follows, or to what it moves aside, name.orphan-<time>. It does not matter if the sink rotates now: it may tomorrow, or did
+// yesterday. The state file has no such others, and nothing is lost by keeping its names as clear.
+func (f writtenFile) derived(path string) bool {
+	name, ok := strings.CutPrefix(path, strings.TrimSuffix(f.resolved, ".ndjson")+"-")
+	return ok && sequenceRE.MatchString(name) || strings.HasPrefix(path, f.resolved+".orphan-")
+}
+
+// clash says why two files cannot be, "" if they can.
+func (f writtenFile) clash(other writtenFile) string {
+	switch {
+	case f.resolved == other.resolved:
+		return "is the file of " + other.what + " too"
+	case other.derived(f.resolved):
+		return "is a name for files that " + other.what + " rotates or moves aside"
+	case f.derived(other.resolved):
+		return "would take the file of " + other.what + " for a rotated one"
+	}
+	return ""
+}
+
+// sequenceRE is the sequence of an event at the beginning of a text.
+var sequenceRE = regexp.MustCompile(`^[0-9]{20}`)
 
 func (l *loader) load() {
 	text, why := readFile(l.path, false)
@@ -85,7 +119,9 @@ func (l *loader) settings(doc *document) {
 	c := l.config
 	c.ShutdownTimeout = time.Duration(doc.ShutdownTimeout.val)
 	c.State.KeepEvents = time.Duration(doc.State.KeepEvents.val)
-	c.Server = Server{Listen: string(doc.Server.Listen.val), APIToken: l.secrets.apiToken(&doc.Server.APITokenFile)}
+	c.State.KeepDeadLetters = time.Duration(doc.State.KeepDeadLetters.val)
+	c.Server.Listen = string(doc.Server.Listen.val)
+	l.fill(func(r *secretReader, c *Config) { c.Server.APIToken = r.apiToken(&doc.Server.APITokenFile) })
 	if !c.Server.Loopback() && c.Server.APIToken.Reveal() == "" {
 		l.warn(doc.Server.Listen.node, "other machines can reach %s and server.api_token_file is not set: requests that change something "+
 			"will be refused", quoted(c.Server.Listen))
@@ -122,7 +158,8 @@ func (l *loader) unique(names map[string]*node, n *opt[name]) {
 	names[string(n.val)] = n.node
 }
 
-// writes makes the path of a file that syncd writes absolute, and reports it if another setting names the same file.
+// writes makes the path of a file that syncd writes absolute, and reports it if another setting names the same file, or one that
+// a file sink would write beside its own.
 func (l *loader) writes(p *opt[filePath], what string) string {
 	if !p.ok {
 		return ""
@@ -131,29 +168,44 @@ func (l *loader) writes(p *opt[filePath], what string) string {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(l.dir, path)
 	}
-	resolved := resolve(path)
+	file := writtenFile{resolved: resolve(path), what: what}
 	for _, other := range l.written {
 		// The state file comes first, so that a default path is never the one to report here.
-		if other.resolved == resolved && p.node != nil {
-			l.problem(p.node, "%s is the file of %s too, expected another file", quoted(string(p.val)), other.what)
-			return path
+		if wrong := file.clash(other); wrong != "" {
+			l.problem(p.node, "%s %s, expected another file", quoted(string(p.val)), wrong)
+			break
 		}
 	}
-	l.written = append(l.written, writtenFile{resolved: resolved, what: what})
+	l.written = append(l.written, file)
 	if info, err := os.Stat(path); err == nil && info.IsDir() && p.node != nil {
 		l.problem(p.node, "%s is a directory, expected the path of a file", quoted(string(p.val)))
 	}
 	return path
 }
 
-// resolve follows the symbolic links of as much of an absolute path as exists.
+// resolve follows the symbolic links of as much of an absolute path as exists, also those to what does not exist yet: it would
+// be made there.
 func resolve(path string) string {
-	path = filepath.Clean(path)
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
+	for range maxLinks {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			return real
+		}
+		// Not filepath.Split or Dir: in a link's target `..` is the parent of where a link before it leads.
+		i := strings.LastIndexByte(path, filepath.Separator)
+		if i > 0 {
+			path = filepath.Join(resolve(path[:i]), path[i+1:])
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Dir(path) + string(filepath.Separator) + target
+		}
+		path = target
 	}
-	if parent := filepath.Dir(path); parent != path {
-		return filepath.Join(resolve(parent), filepath.Base(path))
-	}
-	return path
+	return filepath.Clean(path)
 }
+
+// maxLinks is how many links one path may lead through, as for the system. Links in a circle end here.
+const maxLinks = 40

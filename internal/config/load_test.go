@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"os"
@@ -128,23 +129,33 @@ func TestLoad(t *testing.T) {
 		}
 		return names
 	}
-	if got, want := names(c.Sinks), []string{"archive", "console", "open", "crm"}; !slices.Equal(got, want) {
+	if got, want := names(c.Sinks), []string{"archive", "console", "unsafe", "open", "crm"}; !slices.Equal(got, want) {
 		t.Fatalf("sinks %v, want %v", got, want)
 	}
 	archiveSink := config.Sink{
-		Name: "archive", Type: config.TypeFile, From: config.FromBeginning, File: &config.FileSink{Path: filepath.Join(dir, "var/events.ndjson")},
+		Name: "archive", Type: config.TypeFile, From: config.FromBeginning, File: &config.FileSink{
+			Path: filepath.Join(dir, "var/events.ndjson"), Sync: config.SyncInterval,
+			Rotate: config.Rotate{Size: 100 << 20, Every: 12 * time.Hour, Keep: 14, Compress: true},
+		},
+	}
+	unsafe := config.FileSink{
+		Path: filepath.Join(dir, "var/unsafe.ndjson"), Sync: config.SyncNone, Rotate: config.Rotate{Every: 7 * 24 * time.Hour},
+	}
+	if !reflect.DeepEqual(*c.Sinks[2].File, unsafe) {
+		t.Errorf("got %+v, want %+v", *c.Sinks[2].File, unsafe)
 	}
 	if !reflect.DeepEqual(c.Sinks[0], archiveSink) {
 		t.Errorf("got %+v, want %+v", c.Sinks[0], archiveSink)
 	}
 	open := config.WebhookSink{
 		URL: "http://localhost:9000/hook?key=1", Headers: map[string]string{}, Timeout: 15 * time.Second, Concurrency: 8,
-		Retry: config.Retry{Initial: 5 * time.Second, Max: time.Hour},
+		Batch: config.Batch{MaxEvents: 1},
+		Retry: config.Retry{Initial: 5 * time.Second, Max: time.Hour, GiveUpAfter: 96 * time.Hour, MaxAttempts4xx: 5},
 	}
-	if !reflect.DeepEqual(*c.Sinks[2].Webhook, open) || c.Sinks[2].From != config.FromNow {
-		t.Errorf("got %+v, want %+v", *c.Sinks[2].Webhook, open)
+	if !reflect.DeepEqual(*c.Sinks[3].Webhook, open) || c.Sinks[3].From != config.FromNow {
+		t.Errorf("got %+v, want %+v", *c.Sinks[3].Webhook, open)
 	}
-	crm := *c.Sinks[3].Webhook
+	crm := *c.Sinks[4].Webhook
 	var secrets []string
 	for _, s := range crm.Secrets {
 		secrets = append(secrets, s.Reveal())
@@ -152,10 +163,14 @@ func TestLoad(t *testing.T) {
 	if want := []string{signingSecret, "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVo="}; !slices.Equal(secrets, want) {
 		t.Errorf("secrets %v, want %v", secrets, want)
 	}
-	crm.Secrets = nil
+	if pool := x509.NewCertPool(); !pool.AppendCertsFromPEM(crm.CAs) {
+		t.Errorf("CA certificates: %s", crm.CAs)
+	}
+	crm.Secrets, crm.CAs = nil, nil
 	wantCRM := config.WebhookSink{
 		URL: "https://crm.example.com/hooks", Headers: map[string]string{"X-Tenant": "shop-a", "Authorization": ""},
-		Timeout: time.Minute, Concurrency: 256, Retry: config.Retry{Initial: time.Second, Max: time.Second},
+		Timeout: time.Minute, Concurrency: 256, Rate: 0.5, Batch: config.Batch{MaxEvents: 1000, MaxWait: 200 * time.Millisecond},
+		Retry: config.Retry{Initial: time.Second, Max: time.Second, GiveUpAfter: time.Second, MaxAttempts4xx: 1},
 	}
 	if !reflect.DeepEqual(crm, wantCRM) {
 		t.Errorf("got %+v, want %+v", crm, wantCRM)
@@ -171,12 +186,12 @@ func TestLoad(t *testing.T) {
 			filepath.Join(etc, "sinks.yaml"),
 		},
 		ShutdownTimeout: 30 * time.Second,
-		State:           config.State{Path: filepath.Join(dir, "var/syncd.db"), KeepEvents: 36 * time.Hour},
+		State:           config.State{Path: filepath.Join(dir, "var/syncd.db"), KeepEvents: 36 * time.Hour, KeepDeadLetters: 30 * 24 * time.Hour},
 		Server:          config.Server{Listen: ":0"},
 		Log:             config.Log{Level: slog.LevelDebug, Format: config.LogJSON},
 		Warnings:        []config.Problem{},
 	}
-	if !reflect.DeepEqual(c, want) {
+	if c = config.Plain(c); !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v, want %+v", c, want)
 	}
 }
@@ -187,6 +202,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.ShutdownTimeout != 10*time.Second || c.State.Path != "/var/lib/syncd/syncd.db" || c.State.KeepEvents != 7*24*time.Hour ||
+		c.State.KeepDeadLetters != 90*24*time.Hour ||
 		c.Server.Listen != "127.0.0.1:9469" || c.Server.APIToken.Reveal() != "" || c.Log.Level != slog.LevelInfo || c.Log.Format != config.LogAuto {
 		t.Errorf("got %+v", c)
 	}
@@ -291,22 +307,47 @@ func TestNotUTF8(t *testing.T) {
 	}
 }
 
-// TestSinkBehindLink holds that two paths of one file are told apart from two files.
+// TestSinkBehindLink holds that two paths of one file are told apart from two files, through links to directories, to files, to what
+// does not exist yet, and to links.
 func TestSinkBehindLink(t *testing.T) {
 	dir := t.TempDir()
-	write(t, filepath.Join(dir, "data/keep"), "")
-	if err := os.Symlink(filepath.Join(dir, "data"), filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
+	write(t, filepath.Join(dir, "data/deep/there.ndjson"), "")
+	for link, target := range map[string]string{
+		"dir":                          filepath.Join(dir, "data"),
+		"up":                           "data/deep",
+		"there.ndjson":                 "data/deep/there.ndjson",
+		"new.ndjson":                   "data/new.ndjson",
+		"data/deep/second.ndjson":      "../../new.ndjson",
+		"rotated.ndjson":               "data/new-00000000000000000007.ndjson.zst",
+		"data/deep/circle.ndjson":      "circle.ndjson",
+		"through-the-directory.ndjson": "up/../fresh.ndjson",
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	path := filepath.Join(dir, "syncd.yaml")
-	write(t, path, `accounts: [{name: a, marketplace: wildberries, token_env: WB_TOKEN}]
+	for _, row := range []struct{ one, two, wrong string }{
+		{"data/new/events.ndjson", "dir/new/events.ndjson", "is the file of sinks[0]"},
+		{"data/deep/there.ndjson", "there.ndjson", "is the file of sinks[0]"},
+		{"data/new.ndjson", "new.ndjson", "is the file of sinks[0]"},
+		{"data/deep/second.ndjson", "dir/new.ndjson", "is the file of sinks[0]"},
+		{"data/fresh.ndjson", "through-the-directory.ndjson", "is the file of sinks[0]"},
+		{"new.ndjson", "rotated.ndjson", "is a name for files that sinks[0]"},
+		{"rotated.ndjson", "up/second.ndjson", "would take the file of sinks[0]"},
+		{"data/deep/circle.ndjson", "data/circle.ndjson", ""},
+		{"data/there.ndjson", "there.ndjson", ""},
+		{"fresh.ndjson", "through-the-directory.ndjson", ""},
+	} {
+		write(t, path, `accounts: [{name: a, marketplace: wildberries, token_env: WB_TOKEN}]
 sinks:
-  - {name: one, type: file, path: data/new/events.ndjson}
-  - {name: two, type: file, path: link/new/events.ndjson}
+  - {name: one, type: file, path: `+row.one+`}
+  - {name: two, type: file, path: `+row.two+`}
 `)
-	_, err := config.Load(config.Source{Path: path, Getenv: getenv}, catalog())
-	if err == nil || !strings.Contains(err.Error(), "is the file of sinks[0]") {
-		t.Errorf("got %v", err)
+		_, err := config.Load(config.Source{Path: path, Getenv: getenv}, catalog())
+		if (err == nil) != (row.wrong == "") || (err != nil && !strings.Contains(err.Error(), row.wrong)) {
+			t.Errorf("%s and %s: got %v, want %q", row.one, row.two, err, row.wrong)
+		}
 	}
 }
 

@@ -57,7 +57,7 @@ func TestSchemaDescribesEveryKey(t *testing.T) {
 			}
 		}
 	}
-	for _, later := range []string{"max_size", "web_config", "rotate", "batch"} {
+	for _, later := range []string{"max_size", "web_config", "keep_records"} {
 		if keys[later] != nil {
 			t.Errorf("the schema offers %s, which is not supported yet", later)
 		}

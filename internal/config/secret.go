@@ -1,7 +1,10 @@
 package config
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"os"
@@ -51,7 +54,8 @@ const maxSecret = 64 << 10
 type secretReader struct {
 	*report
 	getenv func(string) string
-	dir    string // of the main file
+	dir    string           // of the main file
+	stamps map[string]stamp // of the files that were read, by the names that the configuration gives
 }
 
 // content is what a file or a variable holds, without the white space around it.
@@ -151,6 +155,48 @@ func wrongSigningSecret(s string) string {
 	return ""
 }
 
+// certificates reads a file of CA certificates; nil where there is none.
+func (r *secretReader) certificates(file *opt[caFile]) []byte {
+	if !file.ok {
+		return nil
+	}
+	const want = "expected CA certificates in PEM"
+	text, _, wrong := r.file(string(file.val))
+	if wrong != "" {
+		r.problem(file.node, "%s, %s", wrong, want)
+		return nil
+	}
+	if wrong := wrongCertificates([]byte(text)); wrong != "" {
+		r.problem(file.node, "file %s %s, %s", quotedName(string(file.val)), wrong, want)
+		return nil
+	}
+	return []byte(text)
+}
+
+// wrongCertificates holds that all of a text is used: a file that is cut short, or holds a key by mistake, is not taken.
+func wrongCertificates(text []byte) string {
+	begun, rest := bytes.Count(text, []byte("-----BEGIN")), text
+	for number := 1; ; number++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if begun--; block.Type != "CERTIFICATE" {
+			return fmt.Sprintf("holds other things than certificates (block %d)", number)
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Sprintf("holds no usable certificate in block %d", number)
+		}
+	}
+	switch {
+	case begun > 0:
+		return "has a block that is cut short or damaged"
+	case len(rest) == len(text):
+		return "holds no certificate"
+	}
+	return ""
+}
+
 // read gives nil where there is nothing to use; the reason is reported.
 func (r *secretReader) read(file *opt[secretFile], env *opt[secretEnv]) *content {
 	var c content
@@ -158,11 +204,12 @@ func (r *secretReader) read(file *opt[secretFile], env *opt[secretEnv]) *content
 	case file.node != nil && env.node != nil:
 		return nil // only one of them is right
 	case file.ok:
-		text, path, wrong := r.file(file.node, string(file.val))
+		text, path, wrong := r.file(string(file.val))
 		if wrong != "" {
 			r.problem(file.node, "%s, expected one that holds the secret", wrong)
 			return nil
 		}
+		r.warnIfOpen(file.node, path)
 		c = content{text: text, source: "file " + path, node: file.node}
 	case env.ok:
 		c = content{text: r.getenv(string(env.val)), source: "env " + string(env.val), node: env.node}
@@ -183,20 +230,28 @@ func (r *secretReader) read(file *opt[secretFile], env *opt[secretEnv]) *content
 	return nil
 }
 
-// file reads a secret file and gives its path, or says what is wrong.
-func (r *secretReader) file(n *node, name string) (text, path, wrong string) {
+// locate says where a file of this name is to be read, and for an error where it was looked for.
+func (r *secretReader) locate(name string) (path, where string) {
+	if filepath.IsAbs(name) {
+		return name, ""
+	}
+	beside := filepath.Join(r.dir, name)
 	credentials := r.getenv("CREDENTIALS_DIRECTORY")
-	path = name
-	where := ""
-	if !filepath.IsAbs(name) {
-		path = filepath.Join(r.dir, name)
-		where = " beside the configuration"
-		if credentials != "" {
-			where = " in $CREDENTIALS_DIRECTORY or beside the configuration"
-			if given := filepath.Join(credentials, name); exists(given) {
-				path = given
-			}
-		}
+	if credentials == "" {
+		return beside, " beside the configuration"
+	}
+	where = " in $CREDENTIALS_DIRECTORY or beside the configuration"
+	if given := filepath.Join(credentials, name); exists(given) {
+		return given, where
+	}
+	return beside, where
+}
+
+// file reads a secret file and gives its path, or says what is wrong.
+func (r *secretReader) file(name string) (text, path, wrong string) {
+	path, where := r.locate(name)
+	if _, again := r.stamps[name]; !again { // for whoever read it first: it may have changed since
+		r.stamps[name] = stampOf(path)
 	}
 	if !exists(path) {
 		return "", "", fmt.Sprintf("there is no file %s%s", quotedName(name), where)
@@ -205,7 +260,6 @@ func (r *secretReader) file(n *node, name string) (text, path, wrong string) {
 	if why != "" {
 		return "", "", fmt.Sprintf("file %s: %s", quotedName(name), why)
 	}
-	r.warnIfOpen(n, path, credentials)
 	return string(bytes), path, ""
 }
 
@@ -224,12 +278,12 @@ func exists(path string) bool {
 
 // warnIfOpen warns of a secret that others can read, except where the service manager keeps it: systemd's credentials and
 // Docker's /run/secrets have their own protection, and modes that nobody can change.
-func (r *secretReader) warnIfOpen(n *node, path, credentials string) {
+func (r *secretReader) warnIfOpen(n *node, path string) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm()&0o044 == 0 {
 		return
 	}
-	for _, dir := range []string{credentials, "/run/secrets"} {
+	for _, dir := range []string{r.getenv("CREDENTIALS_DIRECTORY"), "/run/secrets"} {
 		if dir != "" && (within(dir, path) || within(resolve(dir), resolve(path))) {
 			return
 		}

@@ -35,18 +35,33 @@ func (l *loader) sink(n *node) {
 	}
 	switch s.Type {
 	case TypeFile:
-		s.File = &FileSink{Path: l.writes(&e.Path, n.path()+" at "+n.place())}
+		s.File = &FileSink{
+			Path:   l.writes(&e.Path, n.path()+" at "+n.place()),
+			Rotate: l.rotate(&e.Rotate, n.child("rotate")),
+			Sync:   e.Sync.val,
+		}
 	case TypeWebhook:
 		s.Webhook = &WebhookSink{
 			URL:         string(e.URL.val),
-			Secrets:     l.secrets.signing(&e.SecretFile, &e.SecretEnv),
 			Headers:     l.headers(&e.Headers),
 			Timeout:     time.Duration(e.Timeout.val),
 			Concurrency: int(e.Concurrency.val),
+			Rate:        float64(e.Rate.val),
+			Batch:       l.batch(&e.Batch),
 			Retry:       l.retry(&e.Retry),
 		}
+		if e.CAFile.ok && e.URL.ok && !strings.HasPrefix(strings.ToLower(s.Webhook.URL), "https:") {
+			l.problem(e.CAFile.node, "is of no use for a url without TLS, expected an https URL (or the key left out)")
+		}
 	}
+	i := len(l.config.Sinks)
 	l.config.Sinks = append(l.config.Sinks, s)
+	if s.Webhook != nil {
+		l.fill(func(r *secretReader, c *Config) {
+			c.Sinks[i].Webhook.Secrets = r.signing(&e.SecretFile, &e.SecretEnv)
+			c.Sinks[i].Webhook.CAs = r.certificates(&e.CAFile)
+		})
+	}
 }
 
 // globs takes over patterns, each of which has to match something; faulty says what is wrong otherwise.
@@ -105,11 +120,12 @@ func (l *loader) headers(t *table[opt[headerValue]]) map[string]string {
 	return headers
 }
 
-// ownHeaders are set by syncd or by the HTTP client, besides all that begin as ownPrefixes do.
+// ownHeaders are for syncd or the HTTP client to set, besides all that begin as ownPrefixes do. A fixed idempotency key would make
+// every event a repetition of the first.
 var (
 	ownHeaders = []string{
-		"connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "proxy-authorization",
-		"proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
+		"connection", "content-encoding", "content-length", "content-type", "expect", "host", "idempotency-key", "keep-alive",
+		"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-idempotency-key",
 	}
 	ownPrefixes = []string{"webhook-", "syncd-"}
 )
@@ -128,21 +144,49 @@ func (d *decoder) headerName(n *node) bool {
 	case !headerNameRE.MatchString(n.label):
 		d.problem(n, "is not the name of a header, expected one such as X-Tenant")
 	case own:
-		d.problem(n, "is set by syncd itself, expected another header")
+		d.problem(n, "is for syncd to set, expected another header")
 	default:
 		return true
 	}
 	return false
 }
 
-func (l *loader) retry(e *retryEntry) Retry {
-	r := Retry{Initial: time.Duration(e.Initial.val), Max: time.Duration(e.Max.val)}
-	if e.Initial.ok && e.Max.ok && r.Max < r.Initial {
-		n := e.Max.node
-		if n == nil {
-			n = e.Initial.node
-		}
-		l.problem(n, "retry.max (%s) is less than retry.initial (%s), expected at least as much", formatDuration(r.Max), formatDuration(r.Initial))
+// rotate takes over the rotation of a file; n is its node, nil where it has none.
+func (l *loader) rotate(e *rotateEntry, n *node) Rotate {
+	if n != nil && (n.kind == mapNode || n.isNull()) && e.Size.node == nil && e.Every.node == nil {
+		l.problem(n, "does not say when to rotate, expected size, every or both")
 	}
-	return r
+	return Rotate{
+		Size: int64(e.Size.val), Every: time.Duration(e.Every.val), Keep: int(e.Keep.val), Compress: e.Compress.val == compressZstd,
+	}
+}
+
+func (l *loader) batch(e *batchEntry) Batch {
+	b := Batch{MaxEvents: int(e.MaxEvents.val), MaxWait: time.Duration(e.MaxWait.val)}
+	if e.MaxEvents.ok && e.MaxWait.ok && b.MaxWait > 0 && b.MaxEvents == 1 {
+		l.problem(e.MaxWait.node, "is of no use where max_events is 1, expected max_events above 1 (or the key left out)")
+	}
+	return b
+}
+
+func (l *loader) retry(e *retryEntry) Retry {
+	l.notLess("retry.max", &e.Max, &e.Initial)
+	l.notLess("retry.give_up_after", &e.GiveUpAfter, &e.Initial)
+	return Retry{
+		Initial: time.Duration(e.Initial.val), Max: time.Duration(e.Max.val),
+		GiveUpAfter: time.Duration(e.GiveUpAfter.val), MaxAttempts4xx: int(e.MaxAttempts4xx.val),
+	}
+}
+
+// notLess holds that a duration, called what, is not less than retry.initial. It is told at the one of the two that was given.
+func (l *loader) notLess(what string, d, initial *opt[positiveDuration]) {
+	if !d.ok || !initial.ok || d.val >= initial.val {
+		return
+	}
+	n := d.node
+	if n == nil {
+		n = initial.node
+	}
+	l.problem(n, "%s (%s) is less than retry.initial (%s), expected at least as much",
+		what, formatDuration(time.Duration(d.val)), formatDuration(time.Duration(initial.val)))
 }

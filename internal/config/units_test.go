@@ -24,18 +24,25 @@ func TestParseDuration(t *testing.T) {
 	}
 }
 
-func TestParseSize(t *testing.T) {
-	for s, want := range map[string]int64{"512B": 512, "64KiB": 64 << 10, "100MiB": 100 << 20, "10GiB": 10 << 30, "1TiB": 1 << 40} {
-		if got, wrong := config.ParseSize(s); wrong != "" || got != want {
-			t.Errorf("%s: got %d, %s", s, got, wrong)
+func TestSizes(t *testing.T) {
+	load := func(s string) (*config.Config, error) {
+		return loadText(t, `accounts: [{name: a, marketplace: wildberries, token_env: WB_TOKEN}]
+sinks: [{name: f, type: file, path: f.ndjson, rotate: {size: `+s+`}}]
+`)
+	}
+	for s, want := range map[string]int64{
+		"512B": 512, "64KiB": 64 << 10, "100MiB": 100 << 20, "10GiB": 10 << 30, "1TiB": 1 << 40, "8388607TiB": 8388607 << 40,
+	} {
+		if c, err := load(s); err != nil || c.Sinks[0].File.Rotate.Size != want {
+			t.Errorf("%s: got %+v, %v", s, c, err)
 		}
 	}
 	for s, want := range map[string]string{
-		"512": `"512" has no unit`, "64KB": `"64KB" is not a size`, "": `"" is not a size`, "0B": `"0B" is out of range`,
-		"9999999999TiB": `"9999999999TiB" is out of range`, "1.5GiB": `"1.5GiB" is not a size`,
+		"512": `"512" has no unit`, "64KB": `"64KB" is not a size`, `""`: `"" is not a size`, "0B": `"0B" is out of range`,
+		"9999999999TiB": `"9999999999TiB" is out of range`, "8388608TiB": `"8388608TiB" is out of range`, "1.5GiB": `"1.5GiB" is not a size`,
 	} {
-		if _, wrong := config.ParseSize(s); wrong != want {
-			t.Errorf("%s: got %s, want %s", s, wrong, want)
+		if _, err := load(s); err == nil || !strings.Contains(err.Error(), want+", expected a size") {
+			t.Errorf("%s: got %v, want %s", s, err, want)
 		}
 	}
 }

@@ -1,10 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
-	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -197,26 +197,6 @@ func (f *share) parse(s string) string {
 	return ""
 }
 
-// concurrency is a number of requests.
-type concurrency int
-
-func (concurrency) about() about {
-	return about{
-		want:   "a whole number from 1 to 256",
-		tags:   "!!int",
-		schema: schema{"type": "integer", "minimum": 1, "maximum": 256},
-	}
-}
-
-func (c *concurrency) parse(s string) string {
-	v, err := strconv.Atoi(s)
-	if err != nil || v < 1 || v > 256 {
-		return clip(s) + " is out of range"
-	}
-	*c = concurrency(v)
-	return ""
-}
-
 // Start says which existing items of an account count as new when it is first polled.
 type Start struct {
 	// Kind is never empty after Load.
@@ -282,22 +262,6 @@ func (u *endpointURL) parse(s string) string {
 	return wrong
 }
 
-// webhookURL is where a webhook goes. A query is part of it.
-type webhookURL string
-
-func (webhookURL) about() about {
-	return about{
-		want:   "an http or https URL without user or fragment",
-		schema: schema{"type": "string", "pattern": `^https?://[^/?#@\s]+([/?][^#\s]*)?$`},
-	}
-}
-
-func (u *webhookURL) parse(s string) string {
-	_, wrong := parseURL(s)
-	*u = webhookURL(s)
-	return wrong
-}
-
 // parseURL says what is wrong with a URL without repeating it: a URL may hold a password or a key.
 func parseURL(s string) (u *url.URL, wrong string) {
 	u, err := url.Parse(s)
@@ -343,55 +307,22 @@ func (a *listenAddress) parse(s string) string {
 	return ""
 }
 
-// headerValue is the value of a request header.
-type headerValue string
+// parseWhole sets v to the number s if that is from 1 to most.
+func parseWhole[T ~int](v *T, s string, most int) string {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > most {
+		return clip(s) + " is out of range"
+	}
+	*v = T(n)
+	return ""
+}
 
-func (headerValue) about() about {
+func aboutWhole(most int) about {
 	return about{
-		want:   "text of one line, without control characters or outer spaces",
-		schema: schema{"type": "string", "pattern": `^([^\x00-\x20\x7f]([^\x00-\x08\x0a-\x1f\x7f]*[^\x00-\x20\x7f])?)?$`},
+		want:   fmt.Sprintf("a whole number from 1 to %d", most),
+		tags:   "!!int",
+		schema: schema{"type": "integer", "minimum": 1, "maximum": most},
 	}
-}
-
-func (h *headerValue) parse(s string) string {
-	*h = headerValue(s)
-	if strings.Trim(s, " \t") != s {
-		return "begins or ends with a space"
-	}
-	for _, c := range []byte(s) {
-		if (c < ' ' && c != '\t') || c == 0x7f {
-			return "holds a control character"
-		}
-	}
-	return ""
-}
-
-// Glob is a pattern over names of accounts or types of events, never a malformed one: * stands for any characters, ? for
-// one, [a-z] for one of several, \ takes the next character as it is.
-type Glob struct {
-	pattern string
-}
-
-// String gives the pattern.
-func (g Glob) String() string { return g.pattern }
-
-// Match reports whether the pattern covers the whole of s.
-func (g Glob) Match(s string) bool {
-	// Neither names nor event types hold a slash, the only character that path.Match does not let * match.
-	ok, _ := path.Match(g.pattern, s)
-	return ok
-}
-
-func (Glob) about() about {
-	return about{want: "a pattern such as shop-* or wildberries.question.*", schema: schema{"type": "string", "minLength": 1}}
-}
-
-func (g *Glob) parse(s string) string {
-	if _, err := path.Match(s, ""); err != nil || s == "" {
-		return quoted(s) + " is not a pattern"
-	}
-	g.pattern = s
-	return ""
 }
 
 // parseChoice sets v to s if that is one of the choices.
@@ -412,33 +343,6 @@ func aboutChoice[T ~string](choices ...T) about {
 	}
 	return about{want: oneOf(names), schema: schema{"enum": names}}
 }
-
-// SinkType is the type of a sink.
-type SinkType string
-
-// The types of sinks.
-const (
-	TypeWebhook SinkType = "webhook"
-	TypeFile    SinkType = "file"
-	TypeStdout  SinkType = "stdout"
-)
-
-var sinkTypes = []SinkType{TypeWebhook, TypeFile, TypeStdout}
-
-func (SinkType) about() about             { return aboutChoice(sinkTypes...) }
-func (t *SinkType) parse(s string) string { return parseChoice(t, s, sinkTypes...) }
-
-// From says where a sink begins that syncd sees for the first time.
-type From string
-
-// A sink begins with the events that are recorded from now on, or with the oldest that is kept.
-const (
-	FromNow       From = "now"
-	FromBeginning From = "beginning"
-)
-
-func (From) about() about             { return aboutChoice(FromNow, FromBeginning) }
-func (f *From) parse(s string) string { return parseChoice(f, s, FromNow, FromBeginning) }
 
 // LogFormat is the form of log lines.
 type LogFormat string
@@ -468,16 +372,4 @@ func (l *logLevel) parse(s string) string {
 	}
 	_ = (*slog.Level)(l).UnmarshalText([]byte(level)) // knows these four
 	return ""
-}
-
-// syncMode is when a line of a file sink counts as written.
-type syncMode string
-
-func (syncMode) about() about { return aboutChoice("commit") }
-
-func (m *syncMode) parse(s string) string {
-	if s == "interval" || s == "none" {
-		return quoted(s) + " is not supported yet"
-	}
-	return parseChoice((*string)(m), s, "commit")
 }

@@ -16,16 +16,18 @@ import (
 	"time"
 )
 
-// Action is a command of contract §3 that changes something: POST /api/v1/<name>.
-// in is the request's body, a JSON object; out is rendered as JSON. It may be
+// Action is a command of contract §3 that changes something or shows what is not
+// for everybody: POST /api/v1/<name>. in is the request's body, a JSON object; out
+// is rendered as JSON, in memory: a long list is asked for in pages. It may be
 // called concurrently. An *Error says what status its failure has; any other
 // error is a 500.
 type Action func(ctx context.Context, in []byte) (out any, err error)
 
 // Download is a command whose answer is a stream of bytes: POST /api/v1/<name>,
-// under the same checks. It may be called concurrently. Where it fails after its
+// with the same body and under the same checks. It may be called concurrently, a
+// few at once. A client that takes none of it for half a minute is left. Where it fails after its
 // first byte the connection is cut, so that a piece is not taken for the whole.
-type Download func(ctx context.Context, w io.Writer) error
+type Download func(ctx context.Context, in []byte, w io.Writer) error
 
 // Error is a failure with a status that tells a program what to make of it.
 type Error struct {
@@ -39,7 +41,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // maxAPIBody is far above any command's arguments.
 const maxAPIBody = 64 << 10
 
-// api serves /api/v1 behind the checks of contract §8:
+// api serves /api/v1 and /-/reload behind the checks of contract §8:
 //
 //   - the Host header must name this server: a page in a browser whose own name
 //     was made to resolve to it (DNS rebinding) names another. An address cannot be
@@ -50,13 +52,17 @@ const maxAPIBody = 64 << 10
 //     request seems to come from: behind a proxy all of them seem local.
 type api struct {
 	Config
-	origin *http.CrossOriginProtection
-	hosts  map[string]bool
+	origin    *http.CrossOriginProtection
+	hosts     map[string]bool
+	downloads chan struct{} // holds one for each that is under way
 }
 
 func newAPI(cfg Config) *api {
 	host, _, _ := net.SplitHostPort(cfg.Listen) // was bound: it has both
-	a := &api{Config: cfg, origin: http.NewCrossOriginProtection(), hosts: map[string]bool{"localhost": true}}
+	a := &api{
+		Config: cfg, origin: http.NewCrossOriginProtection(), hosts: map[string]bool{"localhost": true},
+		downloads: make(chan struct{}, downloadsMost),
+	}
 	names := []string{host}
 	if machine, err := os.Hostname(); err == nil {
 		names = append(names, machine)
@@ -71,7 +77,8 @@ func newAPI(cfg Config) *api {
 
 func (a *api) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) {
-		if !a.hasToken(r) && !a.knowsHost(w, r) {
+		if err := a.checkHost(r, a.APIToken()); err != nil {
+			a.failed(w, err)
 			return
 		}
 		a.answer(w, http.StatusOK, a.Status())
@@ -83,37 +90,85 @@ func (a *api) routes(mux *http.ServeMux) {
 		mux.HandleFunc("POST /api/v1/"+name, func(w http.ResponseWriter, r *http.Request) { a.download(w, r, write) })
 	}
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
-		if a.knowsHost(w, r) {
-			a.refuse(w, http.StatusNotFound, "there is no such command; GET /api/v1/status shows what is going on")
+		err := a.checkHost(r, a.APIToken())
+		if err == nil {
+			err = refused(http.StatusNotFound, "there is no such command; GET /api/v1/status shows what is going on")
 		}
+		a.failed(w, err)
 	})
+	mux.HandleFunc("POST /-/reload", a.reload)
 }
 
-// mayChange makes the checks, and answers where the request fails one.
-func (a *api) mayChange(w http.ResponseWriter, r *http.Request) bool {
-	token := a.hasToken(r)
-	switch {
-	case !token && !a.knowsHost(w, r):
-	case a.origin.Check(r) != nil:
-		a.refuse(w, http.StatusForbidden, "a page of another site may not do this")
-	case a.APIToken != "" && !token:
-		w.Header().Set("WWW-Authenticate", `Bearer realm="syncd"`)
-		a.refuse(w, http.StatusUnauthorized, "this needs the token of server.api_token_file: Authorization: Bearer TOKEN")
-	case a.APIToken == "" && !a.Loopback:
-		a.refuse(w, http.StatusForbidden, "syncd listens beyond loopback, where this needs a token: set server.api_token_file")
-	default:
-		return true
+// refused is an error with a status.
+func refused(status int, format string, args ...any) error {
+	return &Error{Status: status, Err: fmt.Errorf(format, args...)}
+}
+
+// statusOf is the status of a failure, where it is an *Error.
+func statusOf(err error, otherwise int) int {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Status
 	}
-	return false
+	return otherwise
 }
 
-func (a *api) change(w http.ResponseWriter, r *http.Request, act Action) {
-	if !a.mayChange(w, r) {
-		return
+// check makes the checks of a change.
+func (a *api) check(r *http.Request) error {
+	token := a.APIToken() // once: it may be replaced at any time
+	if err := a.checkHost(r, token); err != nil {
+		return err
+	}
+	switch {
+	case a.origin.Check(r) != nil:
+		return refused(http.StatusForbidden, "a page of another site may not do this")
+	case token != "" && !hasToken(r, token):
+		return refused(http.StatusUnauthorized, "this needs the token of server.api_token_file: Authorization: Bearer TOKEN")
+	case token == "" && !a.Loopback:
+		return refused(http.StatusForbidden, "syncd listens beyond loopback, where this needs a token: set server.api_token_file")
+	}
+	return nil
+}
+
+// checkHost checks the Host header, unless the request has the token.
+func (a *api) checkHost(r *http.Request, token string) error {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.Trim(host, "[]")
+	if net.ParseIP(host) != nil || a.hosts[strings.ToLower(host)] || hasToken(r, token) {
+		return nil
+	}
+	return refused(http.StatusForbidden,
+		"this server is not %.100q: ask it by its address, by localhost, or with the token of server.api_token_file", host)
+}
+
+// hasToken compares digests, so that the time taken tells nothing.
+func hasToken(r *http.Request, token string) bool {
+	scheme, given, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if token == "" || !strings.EqualFold(scheme, "Bearer") {
+		return false
+	}
+	got, want := sha256.Sum256([]byte(strings.TrimSpace(given))), sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}
+
+// arguments makes the checks of a change and reads its body.
+func (a *api) arguments(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if err := a.check(r); err != nil {
+		return nil, err
 	}
 	in, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxAPIBody))
 	if err != nil {
-		a.refuse(w, http.StatusBadRequest, "the body could not be read, or is larger than 64 KiB")
+		return nil, refused(http.StatusBadRequest, "the body could not be read, or is larger than 64 KiB")
+	}
+	return in, nil
+}
+
+func (a *api) change(w http.ResponseWriter, r *http.Request, act Action) {
+	in, err := a.arguments(w, r)
+	if err != nil {
+		a.failed(w, err)
 		return
 	}
 	out, err := act(r.Context(), in)
@@ -124,77 +179,88 @@ func (a *api) change(w http.ResponseWriter, r *http.Request, act Action) {
 	a.answer(w, http.StatusOK, out)
 }
 
-func (a *api) failed(w http.ResponseWriter, err error) {
-	status := http.StatusInternalServerError
-	if e, ok := errors.AsType[*Error](err); ok {
-		status = e.Status
+// reload answers in text: who asks is an operator with curl, or a script that
+// shows the answer to one.
+func (a *api) reload(w http.ResponseWriter, r *http.Request) {
+	if err := a.check(r); err != nil {
+		challenge(w, err)
+		text(w, statusOf(err, http.StatusForbidden), err.Error())
+		return
 	}
-	a.refuse(w, status, err.Error())
+	err := a.Reload(r.Context())
+	inTime(w)
+	if err != nil {
+		text(w, statusOf(err, http.StatusBadRequest), err.Error())
+		return
+	}
+	text(w, http.StatusOK, "reloaded")
 }
 
-// takes is how long a client may take for a piece of a download. What writes it
-// may hold something up.
+// takes is how long a client may take for an answer, or for a piece of a download.
+// What writes it may hold something up.
 const takes = 30 * time.Second
+
+// inTime gives the client that long from now: the command may have used up
+// the server's time for writing, and its answer would be cut.
+func inTime(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(takes)) // fails where the connection has
+}
 
 // pieces writes a download as long as its client takes it.
 type pieces struct {
 	http.ResponseWriter
-	control *http.ResponseController
-	begun   bool
+	begun bool
 }
 
 func (p *pieces) Write(b []byte) (int, error) {
 	p.begun = true
-	if err := p.control.SetWriteDeadline(time.Now().Add(takes)); err != nil {
-		return 0, err
-	}
+	inTime(p.ResponseWriter)
 	return p.ResponseWriter.Write(b)
 }
 
+// downloadsMost is how many there may be at once: each may hold memory, and keep
+// the state from using pages again that it has freed.
+const downloadsMost = 4
+
 func (a *api) download(w http.ResponseWriter, r *http.Request, write Download) {
-	if !a.mayChange(w, r) {
+	in, err := a.arguments(w, r)
+	if err != nil {
+		a.failed(w, err)
+		return
+	}
+	select {
+	case a.downloads <- struct{}{}:
+		defer func() { <-a.downloads }()
+	default:
+		a.failed(w, refused(http.StatusServiceUnavailable, "%d others are being answered with as much: try again later", downloadsMost))
 		return
 	}
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	p := &pieces{ResponseWriter: w, control: http.NewResponseController(w)}
-	switch err := write(r.Context(), p); {
+	p := &pieces{ResponseWriter: w}
+	switch err := write(r.Context(), in, p); {
 	case err != nil && !p.begun:
 		a.failed(w, err)
 	case err != nil:
 		a.Log.Warn("a download did not come to its end", "path", r.URL.Path, "err", err)
 		panic(http.ErrAbortHandler) // or what was sent would look whole
+	default:
+		inTime(w) // for what is still in a buffer, perhaps since long ago
 	}
 }
 
-// knowsHost checks the Host header, and answers where it is another's.
-func (a *api) knowsHost(w http.ResponseWriter, r *http.Request) bool {
-	host := r.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
+// challenge says what would help against a 401.
+func challenge(w http.ResponseWriter, err error) {
+	if statusOf(err, 0) == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="syncd"`)
 	}
-	host = strings.Trim(host, "[]")
-	if net.ParseIP(host) != nil || a.hosts[strings.ToLower(host)] {
-		return true
-	}
-	a.refuse(w, http.StatusForbidden, fmt.Sprintf("this server is not %.100q: ask it by its address, by localhost, or with the token of server.api_token_file", host))
-	return false
 }
 
-// hasToken compares digests, so that the time taken tells nothing.
-func (a *api) hasToken(r *http.Request) bool {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if a.APIToken == "" || !strings.EqualFold(scheme, "Bearer") {
-		return false
-	}
-	got, want := sha256.Sum256([]byte(strings.TrimSpace(token))), sha256.Sum256([]byte(a.APIToken))
-	return subtle.ConstantTimeCompare(got[:], want[:]) == 1
-}
-
-func (a *api) refuse(w http.ResponseWriter, status int, why string) {
-	a.answer(w, status, map[string]string{"error": why})
+func (a *api) failed(w http.ResponseWriter, err error) {
+	challenge(w, err)
+	a.answer(w, statusOf(err, http.StatusInternalServerError), map[string]string{"error": err.Error()})
 }
 
 func (a *api) answer(w http.ResponseWriter, status int, v any) {
@@ -203,6 +269,7 @@ func (a *api) answer(w http.ResponseWriter, status int, v any) {
 		a.Log.Error("an answer of the API could not be rendered", "err", err)
 		status, raw = http.StatusInternalServerError, []byte(`{"error":"the answer could not be rendered"}`)
 	}
+	inTime(w)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
@@ -219,10 +286,10 @@ func Arguments(in []byte, v any) error {
 	d := json.NewDecoder(strings.NewReader(string(in)))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {
-		return &Error{Status: http.StatusBadRequest, Err: fmt.Errorf("the arguments cannot be read: %w", err)}
+		return refused(http.StatusBadRequest, "the arguments cannot be read: %w", err)
 	}
 	if d.More() {
-		return &Error{Status: http.StatusBadRequest, Err: errors.New("the arguments cannot be read: more than one JSON value")}
+		return refused(http.StatusBadRequest, "the arguments cannot be read: more than one JSON value")
 	}
 	return nil
 }

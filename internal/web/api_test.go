@@ -61,9 +61,8 @@ func TestAPIChecks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := config(func() ([]string, error) { return nil, nil })
-			cfg.Listen, cfg.APIToken = row.listen, row.token
+			cfg.Listen, cfg.APIToken = row.listen, func() string { return row.token }
 			cfg.Loopback = !strings.HasPrefix(row.listen, "0.0.0.0:") && !strings.HasPrefix(row.listen, ":")
-			cfg.Status = func() any { return map[string]string{"state": "fine"} }
 			called := false
 			cfg.Actions = map[string]web.Action{"poll": func(_ context.Context, in []byte) (any, error) {
 				called = true

@@ -1,5 +1,5 @@
 // Package web is syncd's HTTP server: metrics for Prometheus, the health
-// endpoints, and the API that the commands use. It knows the rest of the program
+// endpoints, reload, and the API that the commands use. It knows the rest of the program
 // only by the functions it is given, and serves no secret.
 package web
 
@@ -31,11 +31,16 @@ type Config struct {
 	Status func() any
 	// Actions are the commands of /api/v1, by name.
 	Actions map[string]Action
-	// Downloads are those of them whose answer is a file.
+	// Downloads are those of them whose answer is too large to be made in memory.
 	Downloads map[string]Download
-	// APIToken is the bearer token that changes need; default: none, and they are
-	// allowed on Loopback alone, where nobody but this machine reaches Listen.
-	APIToken string
+	// Reload reads the configuration again: POST /-/reload. Its error is shown as
+	// it is, a problem a line, with the status of an *Error, else as a 400. It may be
+	// called concurrently.
+	Reload func(ctx context.Context) error
+	// APIToken is the bearer token that changes need; it is asked for with each
+	// request, so that another one counts at once. Where it is empty changes are allowed on
+	// Loopback alone, where nobody but this machine reaches Listen.
+	APIToken func() string
 	Loopback bool
 }
 
@@ -52,6 +57,10 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("server.listen %s: %w: set another address, or \"\" for no server", cfg.Listen, err)
 	}
+	return newServer(cfg, l), nil
+}
+
+func newServer(cfg Config, l net.Listener) *Server {
 	return &Server{listener: l, http: &http.Server{
 		Handler:           Handler(cfg),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -60,7 +69,7 @@ func New(cfg Config) (*Server, error) {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
-	}}, nil
+	}}
 }
 
 // Addr is the address that is bound.
@@ -122,6 +131,7 @@ func Handler(cfg Config) http.Handler {
 
 func text(w http.ResponseWriter, status int, s string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	// A client that has gone away is nobody's trouble.
 	_, _ = fmt.Fprintln(w, s)

@@ -20,7 +20,9 @@ func config(ready func() ([]string, error)) web.Config {
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "syncd_test_total", Help: "For the test."})
 	c.Add(3)
 	reg.MustRegister(c)
-	return web.Config{Listen: "127.0.0.1:0", Version: "<1>", Log: slog.New(slog.DiscardHandler), Gatherer: reg, Ready: ready}
+	return web.Config{Listen: "127.0.0.1:0", Version: "<1>", Log: slog.New(slog.DiscardHandler), Gatherer: reg, Ready: ready,
+		Status: func() any { return map[string]string{"state": "fine"} }, Reload: func(context.Context) error { return nil },
+		APIToken: func() string { return "" }, Loopback: true}
 }
 
 func TestHandler(t *testing.T) {
@@ -33,19 +35,19 @@ func TestHandler(t *testing.T) {
 		status       int
 		contains     string
 	}{
-		"healthy":             {ready, "GET", "/-/healthy", 200, "healthy"},
-		"healthy, not ready":  {waiting, "GET", "/-/healthy", 200, "healthy"},
-		"ready":               {ready, "GET", "/-/ready", 200, "ready"},
-		"ready, with a note":  {noted, "GET", "/-/ready", 200, "ready\naccount <b> is stopped\n"},
-		"index, with a note":  {noted, "GET", "/", 200, "account &lt;b&gt; is stopped"},
-		"not ready":           {waiting, "GET", "/-/ready", 503, "the <streams> have not been scheduled yet"},
-		"metrics":             {ready, "GET", "/metrics", 200, "syncd_test_total 3"},
-		"index":               {ready, "GET", "/", 200, "syncd &lt;1&gt;"},
-		"index, not ready":    {waiting, "GET", "/", 200, "the &lt;streams&gt; have not"},
-		"unknown path":        {ready, "GET", "/nowhere", 404, ""},
-		"nothing to post to":  {ready, "POST", "/-/ready", 405, ""},
-		"head for balancers":  {ready, "HEAD", "/-/ready", 200, ""},
-		"reload is not there": {ready, "POST", "/-/reload", 404, ""},
+		"healthy":            {ready, "GET", "/-/healthy", 200, "healthy"},
+		"healthy, not ready": {waiting, "GET", "/-/healthy", 200, "healthy"},
+		"ready":              {ready, "GET", "/-/ready", 200, "ready"},
+		"ready, with a note": {noted, "GET", "/-/ready", 200, "ready\naccount <b> is stopped\n"},
+		"index, with a note": {noted, "GET", "/", 200, "account &lt;b&gt; is stopped"},
+		"not ready":          {waiting, "GET", "/-/ready", 503, "the <streams> have not been scheduled yet"},
+		"metrics":            {ready, "GET", "/metrics", 200, "syncd_test_total 3"},
+		"index":              {ready, "GET", "/", 200, "syncd &lt;1&gt;"},
+		"index, not ready":   {waiting, "GET", "/", 200, "the &lt;streams&gt; have not"},
+		"unknown path":       {ready, "GET", "/nowhere", 404, ""},
+		"nothing to post to": {ready, "POST", "/-/ready", 405, ""},
+		"head for balancers": {ready, "HEAD", "/-/ready", 200, ""},
+		"reload is not got":  {ready, "GET", "/-/reload", 405, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := httptest.NewRecorder()
