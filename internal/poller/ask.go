@@ -28,18 +28,24 @@ func notNow(format string, args ...any) error {
 	return &RefusedError{Err: fmt.Errorf(format, args...)}
 }
 
-// pick returns the streams of an account that an operator means: the one that is
-// named, or all of them.
-func (p *Poller) pick(account, stream string) ([]*worker, error) {
-	if _, err := p.open(); err != nil {
+// act keeps Update from replacing streams until acted is called.
+func (p *Poller) act() (acted func(), err error) {
+	if err := p.open(); err != nil { // not while acting is held: Update waits for it, and open for Update
 		return nil, err
 	}
+	p.acting.RLock()
+	return p.acting.RUnlock, nil
+}
+
+// pick returns the streams of an account that an operator means: the one that is
+// named, or all of them. The caller acts on them.
+func (p *Poller) pick(account, stream string) ([]*worker, error) {
 	if err := p.Stopped()[account]; err != nil {
 		return nil, notNow("account %s is stopped: %w", account, err)
 	}
 	var picked []*worker
 	var accounts, streams []string
-	for _, w := range p.workers {
+	for _, w := range p.all() {
 		accounts = append(accounts, w.ID.Account)
 		if w.ID.Account != account {
 			continue
@@ -74,6 +80,11 @@ func ids(workers []*worker) []state.StreamID {
 // A request that comes while a run goes on is answered by one more run. With a
 // stream the one that drives it is asked.
 func (p *Poller) PollNow(account, stream string) ([]state.StreamID, error) {
+	acted, err := p.act()
+	if err != nil {
+		return nil, err
+	}
+	defer acted()
 	workers, err := p.pick(account, stream)
 	if err != nil {
 		return nil, err
@@ -88,7 +99,7 @@ func (p *Poller) PollNow(account, stream string) ([]state.StreamID, error) {
 // driven adds the streams whose News finds what these visit, if they are polled.
 func (p *Poller) driven(workers []*worker) []*worker {
 	for _, w := range workers {
-		driver := p.byID[state.StreamID{Account: w.ID.Account, Stream: w.Driver}]
+		driver := p.worker(state.StreamID{Account: w.ID.Account, Stream: w.Driver})
 		if driver != nil && !slices.Contains(workers, driver) {
 			workers = append(workers, driver)
 		}
@@ -104,6 +115,11 @@ func (p *Poller) driven(workers []*worker) []*worker {
 // not emit again. Where only some streams could be asked for, those are returned
 // with the error.
 func (p *Poller) Backfill(account, stream string, since time.Time) ([]state.StreamID, error) {
+	acted, err := p.act()
+	if err != nil {
+		return nil, err
+	}
+	defer acted()
 	workers, err := p.pick(account, stream)
 	if err != nil {
 		return nil, err
@@ -167,6 +183,11 @@ func (w *worker) askBackfill(since time.Time) error {
 // last try failed in a way that may be the page's fault. The stream then goes on
 // at once.
 func (p *Poller) Skip(account, stream string) (leftOut string, err error) {
+	acted, err := p.act()
+	if err != nil {
+		return "", err
+	}
+	defer acted()
 	w, err := p.one(account, stream)
 	if err != nil {
 		return "", err
@@ -198,6 +219,11 @@ func notFailing(id state.StreamID) error {
 // remembers what fails: it steps over what the stream's News walk would ask for
 // next.
 func (p *Poller) SkipNews(account, stream string) (leftOut string, err error) {
+	acted, err := p.act()
+	if err != nil {
+		return "", err
+	}
+	defer acted()
 	w, err := p.one(account, stream)
 	if err != nil {
 		return "", err
@@ -263,6 +289,9 @@ type Left struct {
 // News up to what existed at the call and then the visits that are due, or the open
 // requests for history. It returns what it could not bring to its end before ctx's deadline.
 func (p *Poller) RunOnly(ctx context.Context, walk sources.Walk, account, stream string) ([]Left, error) {
+	if err := p.open(); err != nil {
+		return nil, err
+	}
 	workers, err := p.pick(account, stream)
 	if err != nil {
 		return nil, err

@@ -248,14 +248,15 @@ type fake struct {
 	forum  *forum                                 // whose list it is; may be nil
 	late   int                                    // how many empty pages come before a run says that it is done
 
-	mu    sync.Mutex
-	busy  map[sources.Walk]bool
-	items []sources.Item
-	times []time.Time // of the requests
-	calls []sources.Query
-	given map[string]bool
-	shown map[string]bool // if not nil: id and body of what a page has shown
-	tardy map[string]bool // ids of items that came before others in the list: News may have missed them
+	mu     sync.Mutex
+	busy   map[sources.Walk]bool
+	items  []sources.Item
+	times  []time.Time  // of the requests
+	failed map[int]bool // of these
+	calls  []sources.Query
+	given  map[string]bool
+	shown  map[string]bool // if not nil: id and body of what a page has shown
+	tardy  map[string]bool // ids of items that came before others in the list: News may have missed them
 }
 
 func newFake(t *testing.T, ids ...string) *fake {
@@ -353,6 +354,10 @@ func (f *fake) Fetch(ctx context.Context, q sources.Query) (sources.Page, error)
 	defer f.mu.Unlock()
 	if f.fail != nil {
 		if err := f.fail(n); err != nil {
+			if f.failed == nil {
+				f.failed = make(map[int]bool)
+			}
+			f.failed[n] = true
 			return sources.Page{}, err
 		}
 	}

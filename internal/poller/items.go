@@ -122,7 +122,7 @@ func (w *worker) tellFollowers(found []state.Visit) {
 			continue
 		}
 		told = stream
-		if other := w.p.byID[state.StreamID{Account: w.ID.Account, Stream: stream}]; other != nil && other.follow != nil {
+		if other := w.p.worker(state.StreamID{Account: w.ID.Account, Stream: stream}); other != nil && other.follow != nil {
 			other.follow.nudge()
 		}
 	}

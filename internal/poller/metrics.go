@@ -54,3 +54,12 @@ func (m *Metrics) declare(s Stream) {
 	}
 	m.lag.WithLabelValues(s.Marketplace, s.ID.Stream)
 }
+
+// forget takes a stream that is polled no more out of the families that have it by
+// its account.
+func (m *Metrics) forget(id state.StreamID) {
+	of := prometheus.Labels{"account": id.Account, "stream": id.Stream}
+	m.success.DeletePartialMatch(of)
+	m.errors.DeletePartialMatch(of)
+	m.items.DeletePartialMatch(of)
+}

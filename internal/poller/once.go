@@ -20,15 +20,15 @@ const onceTries = 5
 // reads the history that was asked for. It returns what was not possible before
 // ctx's deadline. A wait for the budget beyond the deadline is given up at once.
 func (p *Poller) Once(ctx context.Context) ([]Left, error) {
-	workers, err := p.open()
-	if err != nil {
+	if err := p.open(); err != nil {
 		return nil, err
 	}
+	workers := p.polled()
 	gates := gatesOf(workers)
 	left := each(workers, func(w *worker) []Left { return w.once(ctx, gates[w.ID.Account]) })
 	p.part(workers)
 	stopped := p.Stopped()
-	for _, w := range p.workers {
+	for _, w := range p.all() {
 		if err := stopped[w.ID.Account]; err != nil {
 			left = append(left, Left{w.ID, "", err})
 		}

@@ -83,6 +83,12 @@
 // A Sweep of a stream with Lookup is told which items such a run did not show. It
 // waits for a run of News that began when it was due, and of which the ids are kept
 // in memory until it is complete.
+//
+// # Changes
+//
+// Update changes which streams are polled, and how, while Run runs. To a stream that
+// changes it is as if the process had stopped in order and begun anew; all others notice
+// nothing of it.
 package poller
 
 import (
@@ -151,17 +157,27 @@ type Poller struct {
 	metrics *Metrics
 	shown   bool
 	trusted func() bool
-	workers []*worker // by name
-	byID    map[state.StreamID]*worker
 
 	scheduled atomic.Bool
 	large     chan struct{} // turns of large answers: see permit
 	broken    chan error    // size 1: why Run ends before its context does
 
-	opening sync.Mutex // held while the streams are opened
-	ready   []*worker  // guarded by opening: that may be polled; nil: not opened yet
+	// changing, of size 1, is held by who has put something into it, while streams come
+	// and go: while they are opened, at the beginning and the end of Run, and for all of
+	// Update.
+	changing chan struct{}
+	running  context.Context // guarded by changing: Run's; nil: it does not run
+	over     bool            // guarded by changing: Run has ended
+
+	// acting is read-locked while something that an operator asks for is done to a
+	// stream, and locked while others take the streams' places: what was done to the
+	// old one is in the state then, from which the new one begins.
+	acting sync.RWMutex
 
 	mu      sync.Mutex
+	workers []*worker // by name. No slice that was here is changed afterwards
+	byID    map[state.StreamID]*worker
+	opened  bool                  // it is known of each where it stands
 	blocked map[groupID]time.Time // API groups that refused their token: not before
 	stopped map[string]error      // accounts that are not polled at all, and why
 }
@@ -170,53 +186,136 @@ type groupID struct{ account, group string }
 
 // New returns a poller. It neither reads the state nor sends anything.
 func New(cfg Config) (*Poller, error) {
-	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, shown: cfg.Shown, broken: make(chan error, 1), byID: make(map[state.StreamID]*worker),
+	p := &Poller{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, shown: cfg.Shown, broken: make(chan error, 1), changing: make(chan struct{}, 1),
 		large: make(chan struct{}, largePages), blocked: make(map[groupID]time.Time), stopped: make(map[string]error)}
 	if p.trusted = cfg.Trusted; p.trusted == nil {
 		p.trusted = func() bool { return true }
 	}
+	var workers []*worker
 	for _, s := range cfg.Streams {
 		w, err := newWorker(p, s, len(cfg.Streams))
 		if err != nil {
 			return nil, err
 		}
-		p.workers = append(p.workers, w)
-		p.byID[w.ID] = w
+		workers = append(workers, w)
 	}
-	slices.SortFunc(p.workers, func(a, b *worker) int { return cmp.Compare(a.ID.String(), b.ID.String()) })
-	p.warnTwice()
+	p.put(workers)
+	p.declare(workers)
+	p.warnTwice(workers)
 	return p, nil
 }
 
+// put makes these the streams that are polled.
+func (p *Poller) put(workers []*worker) {
+	slices.SortFunc(workers, func(a, b *worker) int { return cmp.Compare(a.ID.String(), b.ID.String()) })
+	byID := make(map[state.StreamID]*worker, len(workers))
+	for _, w := range workers {
+		byID[w.ID] = w
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.workers, p.byID = workers, byID
+}
+
+// all are the streams of the configuration, by name.
+func (p *Poller) all() []*worker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.workers
+}
+
+// polled are those of accounts that are not stopped.
+func (p *Poller) polled() []*worker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(p.workers), func(w *worker) bool { return p.stopped[w.ID.Account] != nil })
+}
+
+// worker is the one of a stream; nil: it is not polled.
+func (p *Poller) worker(id state.StreamID) *worker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.byID[id]
+}
+
+// declare makes the metrics of streams present.
+func (p *Poller) declare(workers []*worker) {
+	stopped := p.Stopped()
+	for _, w := range workers {
+		p.metrics.declare(w.Stream)
+		if stopped[w.ID.Account] != nil {
+			p.metrics.errors.WithLabelValues(w.ID.Account, w.ID.Stream, reasonOtherSeller).Inc()
+		}
+	}
+}
+
 // warnTwice tells the operator of two accounts of one seller that emit the same
-// stream: each item comes out twice.
-func (p *Poller) warnTwice() {
+// stream: each item comes out twice. It tells of those alone of which one is new.
+func (p *Poller) warnTwice(fresh []*worker) {
 	type key struct{ marketplace, seller, stream string }
-	first := make(map[key]string)
-	for _, w := range p.workers {
+	first, isNew := make(map[key]*worker), make(map[*worker]bool)
+	for _, w := range fresh {
+		isNew[w] = true
+	}
+	for _, w := range p.all() {
 		k := key{w.Marketplace, w.Source.Seller(), w.ID.Stream}
-		if other, ok := first[k]; ok {
-			p.log.Warn("two accounts of one seller emit the same stream: every item comes twice",
-				"stream", w.ID.Stream, "account", w.ID.Account, "other", other)
+		other := first[k]
+		if other == nil {
+			first[k] = w
 			continue
 		}
-		first[k] = w.ID.Account
+		if isNew[w] || isNew[other] {
+			p.log.Warn("two accounts of one seller emit the same stream: every item comes twice",
+				"stream", w.ID.Stream, "account", w.ID.Account, "other", other.ID.Account)
+		}
 	}
 }
 
 // open pins the sellers and reads where each stream stands, once for a poller. A
 // token of another seller stops its whole account, which is left out and
 // reported.
-func (p *Poller) open() ([]*worker, error) {
-	p.opening.Lock()
-	defer p.opening.Unlock()
-	if p.ready != nil {
-		return p.ready, nil
+func (p *Poller) open() error {
+	p.mu.Lock()
+	opened := p.opened
+	p.mu.Unlock()
+	if opened {
+		return nil // nobody has to wait for an Update for that
 	}
-	firstPoll := make(map[string]time.Time)
-	stopped := make(map[string]error)
+	p.changing <- struct{}{}
+	defer func() { <-p.changing }()
+	return p.openLocked()
+}
+
+func (p *Poller) openLocked() error {
+	if p.opened { // written under changing too
+		return nil
+	}
+	workers := p.all()
+	firstPoll, stopped, err := p.pin(workers)
+	if err != nil {
+		return err
+	}
+	for _, w := range workers {
+		if stopped[w.ID.Account] != nil {
+			p.metrics.errors.WithLabelValues(w.ID.Account, w.ID.Stream, reasonOtherSeller).Inc()
+			continue
+		}
+		if err := w.open(firstPoll[w.ID.Account]); err != nil {
+			return err
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopped, p.opened = stopped, true
+	return nil
+}
+
+// pin pins the sellers of the accounts of streams. It returns when each account was
+// first polled, and those whose seller is another one than before.
+func (p *Poller) pin(workers []*worker) (firstPoll map[string]time.Time, stopped map[string]error, err error) {
+	firstPoll, stopped = make(map[string]time.Time), make(map[string]error)
 	now := time.Now()
-	for _, w := range p.workers {
+	for _, w := range workers {
 		name := w.ID.Account
 		account, err := p.db.PinAccount(name, w.Marketplace, w.Source.Seller(), now)
 		if other, ok := errors.AsType[*state.OtherSellerError](err); ok {
@@ -227,26 +326,11 @@ func (p *Poller) open() ([]*worker, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		firstPoll[name] = account.FirstPoll
 	}
-	ready := make([]*worker, 0, len(p.workers))
-	for _, w := range p.workers {
-		if stopped[w.ID.Account] != nil {
-			p.metrics.errors.WithLabelValues(w.ID.Account, w.ID.Stream, reasonOtherSeller).Inc()
-			continue
-		}
-		if err := w.open(firstPoll[w.ID.Account]); err != nil {
-			return nil, err
-		}
-		ready = append(ready, w)
-	}
-	p.mu.Lock()
-	p.stopped = stopped
-	p.mu.Unlock()
-	p.ready = ready
-	return ready, nil
+	return firstPoll, stopped, nil
 }
 
 // Stopped returns the accounts that are not polled since their token belongs to
@@ -262,22 +346,17 @@ func (p *Poller) Stopped() map[string]error {
 // passes is tried again, but where the state can be written no more
 // (state.ErrBroken), nothing that is read can be saved, and Run ends.
 func (p *Poller) Run(ctx context.Context) error {
-	workers, err := p.open()
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var lanes sync.WaitGroup
-	for _, w := range workers {
-		w.scheduleFrom(time.Now())
-		w.tellAway(time.Now())
-		lanes.Add(len(w.lanes()))
-		w.runNews(ctx, lanes.Done)
-		w.runBackground(ctx, lanes.Done)
-		if w.follow != nil {
-			w.runFollow(ctx, lanes.Done)
-		}
+	p.changing <- struct{}{}
+	err := p.openLocked()
+	if err == nil {
+		p.running = ctx
+		p.begin(p.polled())
+	}
+	<-p.changing
+	if err != nil {
+		return err
 	}
 	p.scheduled.Store(true)
 	select {
@@ -285,16 +364,57 @@ func (p *Poller) Run(ctx context.Context) error {
 	case err = <-p.broken:
 		cancel()
 	}
-	for _, w := range workers {
-		for _, l := range w.lanes() {
-			l.nudge()
-		}
-	}
-	lanes.Wait()
+	p.changing <- struct{}{} // an Update comes to its end: its streams end with ctx
+	defer func() { <-p.changing }()
+	p.running, p.over = nil, true
+	workers := p.polled()
+	halt(workers)
 	if err == nil {
 		p.part(workers)
 	}
 	return err
+}
+
+// begin gives the lanes of streams their turns, until Run ends or the streams are
+// halted. The caller holds changing.
+func (p *Poller) begin(workers []*worker) {
+	for _, w := range workers {
+		ctx, cancel := context.WithCancel(p.running)
+		w.cancel = cancel
+		w.scheduleFrom(time.Now())
+		w.tellAway(time.Now())
+		w.lanesEnd.Add(len(w.lanes()))
+		w.runNews(ctx, w.lanesEnd.Done)
+		w.runBackground(ctx, w.lanesEnd.Done)
+		if w.follow != nil {
+			w.runFollow(ctx, w.lanesEnd.Done)
+		}
+	}
+}
+
+// halt ends the lanes of streams, if they were begun: what is in flight is finished
+// and committed, and what only the process knew of it is saved.
+func halt(workers []*worker) {
+	for _, w := range workers {
+		if w.cancel == nil {
+			continue
+		}
+		w.cancel()
+		for _, l := range w.lanes() {
+			l.nudge()
+		}
+	}
+	for _, w := range workers {
+		w.lanesEnd.Wait()
+	}
+}
+
+// breaks ends Run.
+func (p *Poller) breaks(err error) {
+	select {
+	case p.broken <- err:
+	default: // it knows
+	}
 }
 
 // Scheduled reports whether Run has scheduled every stream.
@@ -326,7 +446,7 @@ func (p *Poller) accepted(account, group string) {
 	if !was {
 		return
 	}
-	for _, w := range p.workers {
+	for _, w := range p.all() {
 		if w.ID.Account == account && w.Group == group {
 			w.revive()
 		}
@@ -335,7 +455,7 @@ func (p *Poller) accepted(account, group string) {
 
 // hint wakes the news of another stream of an account, if that is polled.
 func (p *Poller) hint(id state.StreamID) {
-	if w := p.byID[id]; w != nil {
+	if w := p.worker(id); w != nil {
 		w.news.nudge()
 	}
 }

@@ -55,10 +55,7 @@ func (w *worker) failed(k *walk, err error) time.Duration {
 	e := sources.AsError(err)
 	_, fetching := errors.AsType[*sources.Error](err)
 	if errors.Is(err, state.ErrBroken) {
-		select {
-		case w.p.broken <- err:
-		default: // Run knows
-		}
+		w.p.breaks(err)
 	}
 	if errors.Is(err, sources.ErrNoSuchWalk) {
 		return w.turnOff(k, err)

@@ -64,8 +64,9 @@ type FailureStatus struct {
 // state and waits for nothing.
 func (p *Poller) Status() []StreamStatus {
 	stopped := p.Stopped()
-	out := make([]StreamStatus, 0, len(p.workers))
-	for _, w := range p.workers {
+	workers := p.all()
+	out := make([]StreamStatus, 0, len(workers))
+	for _, w := range workers {
 		s := w.status(time.Now())
 		s.Stopped = stopped[w.ID.Account]
 		out = append(out, s)

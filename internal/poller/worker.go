@@ -2,6 +2,7 @@ package poller
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -54,6 +55,10 @@ type worker struct {
 	news       *lane
 	background *lane
 	follow     *follower // nil: it visits nothing
+
+	// Of Run, guarded by Poller.changing.
+	cancel   context.CancelFunc // ends the lanes; nil: they were not begun
+	lanesEnd sync.WaitGroup
 
 	resuming sync.Mutex // held while the streams' lanes wait for what a crash left undone
 	resumed  bool       // guarded by resuming
@@ -176,7 +181,6 @@ func newWorker(p *Poller, s Stream, n int) (*worker, error) {
 		w.follow = &follower{delays: make(map[string]*delay), pending: make(map[string]state.Visit)}
 		w.follow.walks = []*walk{{name: sources.Follow, log: w.log.With("walk", sources.Follow)}}
 	}
-	p.metrics.declare(s)
 	return w, nil
 }
 
@@ -255,7 +259,7 @@ func (k *walk) standAt(s state.WalkState) {
 func (w *worker) scheduleFrom(t time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	over := spread(len(w.p.workers), time.Minute, cmp.Or(w.Sweep.Every, w.Sweep.Full))
+	over := spread(len(w.p.all()), time.Minute, cmp.Or(w.Sweep.Every, w.Sweep.Full))
 	w.from = t.Add(share(w.ID.String(), over))
 }
 

@@ -45,6 +45,7 @@ type user struct {
 	key     Key
 	budget  budget
 	share   float64
+	asked   time.Time // when it asked for the budget
 }
 
 // NewBudgets returns an empty set of budgets over ledger.
@@ -105,9 +106,14 @@ func (b *Budgets) Lane(key Key, n int) *Lane {
 // useLocked notes who spends from a budget. An account that is opened again, after a
 // reload, replaces its own entry. What Reserve came with is nobody's share any more.
 func (b *Budgets) useLocked(key Key, account string, of budget, share float64) {
-	b.forgetLocked(account, key.Group)
-	b.users = append(b.users, user{account, key, of, share})
+	gone := b.takeLocked(func(u user) bool { return u.account == account && u.key.Group == key.Group })
+	b.users = append(b.users, user{account, key, of, share, time.Now()})
 	b.changeLocked(of)
+	for _, u := range gone { // with the token of another seller, or of another type
+		if u.budget != of {
+			b.changeLocked(u.budget)
+		}
+	}
 }
 
 // changeLocked tells a budget whose it is, and the smallest of their shares. One that
@@ -125,23 +131,25 @@ func (b *Budgets) changeLocked(of budget) {
 	}
 }
 
-// Forget says that account does not spend from its budget of this group any more: it
-// is shown no more, and its share counts no more. What was spent stays spent.
-func (b *Budgets) Forget(account, group string) {
+// Forget says that account does not spend any more from those of its budgets that it
+// has not asked for since a time: they are shown no more, and its share counts no more.
+// What was spent stays spent.
+func (b *Budgets) Forget(account string, since time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, u := range b.forgetLocked(account, group) {
+	for _, u := range b.takeLocked(func(u user) bool { return u.account == account && u.asked.Before(since) }) {
 		b.changeLocked(u.budget)
 	}
 }
 
-func (b *Budgets) forgetLocked(account, group string) (gone []user) {
+// takeLocked takes users out of the list.
+func (b *Budgets) takeLocked(whom func(user) bool) (gone []user) {
 	b.users = slices.DeleteFunc(b.users, func(u user) bool {
-		if u.account != account || u.key.Group != group {
-			return false
+		if whom(u) {
+			gone = append(gone, u)
+			return true
 		}
-		gone = append(gone, u)
-		return true
+		return false
 	})
 	return gone
 }

@@ -42,6 +42,13 @@ func (m *Metrics) Declare(marketplace, account, stream, budget string, endpoints
 	}
 }
 
+// Forget takes an account that is not used any more out of the families that have it.
+func (m *Metrics) Forget(account string) {
+	of := prometheus.Labels{"account": account}
+	m.requests.DeletePartialMatch(of)
+	m.throttled.DeletePartialMatch(of)
+}
+
 func (m *Metrics) requested(account, stream, code string) {
 	m.requests.WithLabelValues(account, stream, code).Inc()
 }

@@ -522,8 +522,11 @@ func TestWindowStatus(t *testing.T) {
 		if got.CapLeft != 9 || !near(time.Until(got.CapUntil), 45*time.Minute+2*time.Second, time.Millisecond) || got.Tokens != 3 || got.Used != 2 {
 			t.Errorf("got %+v", got)
 		}
-		budgets.Forget("b", "chats")
-		budgets.Forget("b", "others")
+		budgets.Forget("b", time.Now()) // it has asked since
+		if all := budgets.Snapshot(); len(all) != 2 {
+			t.Errorf("b is gone: %+v", all)
+		}
+		budgets.Forget("b", time.Now().Add(1))
 		if all := budgets.Snapshot(); len(all) != 1 || all[0].Usable != 799 {
 			t.Errorf("without b: %+v", all)
 		}
