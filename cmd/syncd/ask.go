@@ -12,7 +12,6 @@ import (
 	"syncd/internal/config"
 	"syncd/internal/poller"
 	"syncd/internal/sources"
-	"syncd/internal/state"
 )
 
 // streamArgs are the arguments of the commands about streams, on the command line
@@ -119,9 +118,9 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 func newState(e *env) *cobra.Command {
 	cmd := &cobra.Command{Use: "state", Short: "Care for the state file", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usageError{errors.New("expected a command of state: backup or skip")}
+			return usageError{errors.New("expected a command of state: backup, forget or skip")}
 		}}
-	cmd.AddCommand(newBackup(e), newSkip(e))
+	cmd.AddCommand(newBackup(e), newForget(e), newSkip(e))
 	return cmd
 }
 
@@ -157,29 +156,13 @@ failing. What is left out is seen by a later sweep or backfill once it can be se
 // askOr asks the running daemon for a command about streams; where none runs it
 // does it alone.
 func (e *env) askOr(ctx context.Context, command string, in streamArgs, doing string, alone func(context.Context, *config.Config) error) error {
-	cfg, cfgErr := e.quietConfig()
-	d, err := e.daemon(cfg)
-	if err == nil {
+	return e.either(func(d *daemon) error {
 		var out streamAnswer
-		if err = d.call(ctx, http.MethodPost, "/api/v1/"+command, in, &out); err == nil {
-			return e.printStreams(doing, out)
+		if err := d.call(ctx, http.MethodPost, "/api/v1/"+command, in, &out); err != nil {
+			return err
 		}
-	}
-	if !errors.Is(err, errNoDaemon) {
-		return err
-	}
-	if cfgErr != nil {
-		return cfgErr
-	}
-	return lockedBy(alone(ctx, cfg), err)
-}
-
-// lockedBy adds to a locked state file that its daemon does not answer.
-func lockedBy(err, noDaemon error) error {
-	if errors.Is(err, state.ErrLocked) {
-		return fmt.Errorf("%w (%w: is --server right?)", err, noDaemon)
-	}
-	return err
+		return e.printStreams(doing, out)
+	}, func(cfg *config.Config) error { return alone(ctx, cfg) })
 }
 
 func (e *env) printStreams(doing string, out streamAnswer) error {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"syncd/internal/state"
+	"syncd/internal/config"
 )
 
 func newBackup(e *env) *cobra.Command {
@@ -30,21 +30,10 @@ is emitted again, with the same ids.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, cfgErr := e.quietConfig()
-			d, err := e.daemon(cfg)
-			if err != nil && !errors.Is(err, errNoDaemon) {
-				return err
-			}
 			n, err := writeWhole(args[0], func(w io.Writer) error {
-				if err == nil {
-					if err = d.download(cmd.Context(), "/api/v1/state/backup", w); !errors.Is(err, errNoDaemon) {
-						return err
-					}
-				}
-				if cfgErr != nil {
-					return cfgErr
-				}
-				return lockedBy(backUpClosed(cfg.State.Path, w), err)
+				return e.either(func(d *daemon) error {
+					return d.download(cmd.Context(), "/api/v1/state/backup", nil, w)
+				}, func(cfg *config.Config) error { return backUpClosed(cfg.State.Path, w) })
 			})
 			if err != nil {
 				return err
@@ -60,10 +49,7 @@ is emitted again, with the same ids.`,
 
 // backUpClosed copies the state file that no daemon has open.
 func backUpClosed(path string, w io.Writer) error {
-	if _, err := os.Stat(path); err != nil { // Open would make a new one
-		return fmt.Errorf("state file %s: %w", path, errors.Unwrap(err))
-	}
-	db, err := state.Open(state.Config{Path: path})
+	db, err := openClosed(path)
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ func (a *app) actions() map[string]web.Action {
 		}
 	}
 	leases := &leases{budgets: a.budgets, open: make(map[uint64]*apiclient.Grant), sellers: make(map[string]bool)}
+	forget := atDesk(a, (*desk).forget)
 	return map[string]web.Action{
 		"poll": streams(func(in streamArgs) ([]state.StreamID, string, error) {
 			ids, err := a.poller.PollNow(in.Account, in.Stream)
@@ -52,19 +53,36 @@ func (a *app) actions() map[string]web.Action {
 			left, err := a.poller.Skip(in.Account, in.Stream)
 			return []state.StreamID{{Account: in.Account, Stream: in.Stream}}, left, err
 		}),
-		"check": leases.act,
+		"check":            leases.act,
+		"deadletter/list":  atDesk(a, (*desk).letters),
+		"deadletter/retry": atDesk(a, (*desk).retry),
+		"deadletter/drop":  atDesk(a, (*desk).drop),
+		"replay":           atDesk(a, (*desk).replay),
+		"sinks/resume":     atDesk(a, (*desk).resume),
+		"state/forget": func(ctx context.Context, raw []byte) (any, error) {
+			a.reloading.Lock() // or what is deleted could be configured and opened meanwhile
+			defer a.reloading.Unlock()
+			return forget(ctx, raw)
+		},
 	}
 }
 
-// downloads are those whose answer is a file.
+// downloads are those whose answer is too long for memory.
 func (a *app) downloads() map[string]web.Download {
 	return map[string]web.Download{
-		"state/backup": func(_ context.Context, w io.Writer) error {
+		"state/backup": func(_ context.Context, _ []byte, w io.Writer) error {
 			// While it lasts the state cannot use free pages again: a megabyte a second is
 			// the least that a client has to take.
 			allowed := time.Minute + time.Duration(a.db.Size()>>20)*time.Second
 			_, err := a.db.Backup(&inTime{w, time.Now().Add(allowed)})
 			return err
+		},
+		"export": func(ctx context.Context, raw []byte, w io.Writer) error {
+			var in exportArgs
+			if err := web.Arguments(raw, &in); err != nil {
+				return err
+			}
+			return a.desk().export(ctx, in, w)
 		},
 	}
 }

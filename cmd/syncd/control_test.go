@@ -17,6 +17,7 @@ import (
 
 	"syncd/internal/sandbox"
 	"syncd/internal/sources/apiclient"
+	"syncd/internal/state"
 )
 
 // shop is one account of a sandbox, and a configuration for it.
@@ -319,6 +320,57 @@ func TestAPITokenIsNeeded(t *testing.T) {
 	var out, errs bytes.Buffer
 	if code := run(context.Background(), []string{"poll", "shop-a", "--config", without}, func(string) string { return "" }, &out, &errs); code != 1 || !strings.Contains(errs.String(), "server.api_token_file") {
 		t.Errorf("without the token: exit code %d, %s", code, errs.String())
+	}
+}
+
+// Contract §8: what changes something or shows what is kept is refused off loopback where no
+// token is set, and nothing of it is done. With the token it works.
+func TestOffLoopbackATokenIsNeeded(t *testing.T) {
+	t.Parallel()
+	s := newStocked(t, "")
+	s.stockRemoved(t)
+	s.pause(t)
+	logged := s.stock(t, "shop-a", 3)
+	s.bury(t, logged...)
+	commands := [][]string{
+		{"deadletter", "list", "--sink", "crm"},
+		{"deadletter", "retry", "--sink", "crm", "--id", logged[0].ID},
+		{"deadletter", "drop", "--sink", "crm", "--all"},
+		{"replay", "--sink", "crm", "--since", "1h", "--account", "shop-b"},
+		{"export", "--events"},
+		{"export", "--records"},
+		{"sinks", "resume", "crm"},
+		{"state", "forget", "--sink", "old"},
+		{"state", "forget", "--account", "shop-b"},
+		{"state", "backup", filepath.Join(s.dir, "copy.db")},
+		{"poll", "shop-a", "questions"},
+	}
+	raw, err := os.ReadFile(s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := strings.Replace(string(raw), "127.0.0.1:"+s.port(), "0.0.0.0:"+s.port(), 1)
+	write(t, s.config, open)
+	stop := s.daemon(t)
+	for _, command := range commands {
+		if out := s.expect(t, 1, "set server.api_token_file", command...); out != "" {
+			t.Errorf("%v is refused and says %s", command, out)
+		}
+	}
+	stop()
+	s.in(t, func(db *state.DB) error {
+		sinks, err := db.Sinks()
+		if letters, _ := db.CountDeadLetters("crm"); letters != 3 || len(sinks) != 3 {
+			t.Errorf("a command that is refused was done: %d dead letters, sinks %v", letters, sinks)
+		}
+		return err
+	})
+
+	write(t, filepath.Join(s.dir, "api.token"), "0123456789abcdef0123")
+	write(t, s.config, strings.Replace(open, "server: {", "server: {api_token_file: api.token, ", 1))
+	s.daemon(t)
+	for _, command := range commands {
+		s.expect(t, 0, "", command...)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"syncd/internal/config"
+	"syncd/internal/state"
 )
 
 const defaultServer = "http://127.0.0.1:9469"
@@ -87,10 +89,21 @@ type refusedError struct {
 
 func (e *refusedError) Error() string { return e.text }
 
+// How long a command waits for an answer: one that is done at once, and one that takes
+// as long as there is to do. The daemon ends what it does for a caller who goes away.
+const (
+	quick   = 30 * time.Second
+	patient = time.Hour
+)
+
 // call asks the daemon and reads its answer into out. Where nothing listens the
 // error is errNoDaemon.
 func (d *daemon) call(ctx context.Context, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("no answer within 30s"))
+	return d.callWithin(ctx, quick, method, path, in, out)
+}
+
+func (d *daemon) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
 	defer cancel()
 	resp, err := d.send(ctx, method, path, in)
 	if err != nil {
@@ -112,13 +125,14 @@ func (d *daemon) call(ctx context.Context, method, path string, in, out any) err
 
 // download asks the daemon for a command whose answer is a file, and writes that to
 // w. It takes as long as it takes, but never longer than idle without a byte.
-func (d *daemon) download(ctx context.Context, path string, w io.Writer) error {
+func (d *daemon) download(ctx context.Context, path string, in any, w io.Writer) error {
 	const idle = time.Minute
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	// Who takes what w is given may pause as long as he likes: only the daemon is watched.
 	watch := time.AfterFunc(idle, func() { cancel(fmt.Errorf("nothing came for %s", idle)) })
 	defer watch.Stop()
-	resp, err := d.send(ctx, http.MethodPost, path, nil)
+	resp, err := d.send(ctx, http.MethodPost, path, in)
 	if err != nil {
 		return err
 	}
@@ -128,8 +142,9 @@ func (d *daemon) download(ctx context.Context, path string, w io.Writer) error {
 	}
 	buf := make([]byte, 256<<10)
 	for {
-		n, err := resp.Body.Read(buf)
 		watch.Reset(idle)
+		n, err := resp.Body.Read(buf)
+		watch.Stop()
 		if _, werr := w.Write(buf[:n]); werr != nil {
 			return werr
 		}
@@ -197,6 +212,39 @@ func (d *daemon) refusal(resp *http.Response) error {
 		return fmt.Errorf("%s answers %d, and not as a syncd would: is it another program?", d.base, resp.StatusCode)
 	}
 	return &refusedError{status: resp.StatusCode, text: refusal.Error}
+}
+
+// either asks the running daemon; where none answers it works alone, on the closed
+// state file and by the given configuration.
+func (e *env) either(ask func(d *daemon) error, alone func(cfg *config.Config) error) error {
+	cfg, cfgErr := e.quietConfig()
+	d, err := e.daemon(cfg)
+	if err == nil {
+		err = ask(d)
+	}
+	if !errors.Is(err, errNoDaemon) {
+		return err
+	}
+	if cfgErr != nil {
+		return cfgErr
+	}
+	return lockedBy(alone(cfg), err)
+}
+
+// lockedBy adds to a locked state file that its daemon does not answer.
+func lockedBy(err, noDaemon error) error {
+	if errors.Is(err, state.ErrLocked) {
+		return fmt.Errorf("%w (%w: is --server right?)", err, noDaemon)
+	}
+	return err
+}
+
+// openClosed opens the state file that no daemon has open. It makes no new one.
+func openClosed(path string) (*state.DB, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("state file %s: %w", path, errors.Unwrap(err))
+	}
+	return state.Open(state.Config{Path: path})
 }
 
 // quietConfig is the configuration for a command that talks to the daemon: its

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"syncd/internal/delivery"
+	"syncd/internal/sink"
 )
 
 // demoHistory is how much of the sandbox's past the demo shows: enough to fill
@@ -70,16 +71,20 @@ func (e *env) demo(ctx context.Context, duration time.Duration, dir string) (err
 	if err != nil {
 		return err
 	}
-	a, err := build(cfg, newLogger(e.stderr, e.getenv, cfg.Log), e.stdout, true, delivery.Sink{
-		Name: "screen", Type: "screen", Sink: &screen{w: e.stdout, color: isTerminal(e.stdout) && e.getenv("NO_COLOR") == ""}, FromBeginning: true,
-	})
+	log, _ := newLogger(e.stderr, e.getenv, cfg.Log)
+	a, err := build(cfg, given{log: log, stdout: e.stdout, shown: true, extra: []delivery.Sink{{
+		Name: "screen", Type: "screen", FromBeginning: true,
+		Open: func() (sink.Sink, error) {
+			return &screen{w: e.stdout, color: isTerminal(e.stdout) && e.getenv("NO_COLOR") == ""}, nil
+		},
+	}}})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(e.stdout, "An account of a simulated Wildberries and one of a simulated Yandex Market, polled within their budgets. Files: %s. Ctrl-C ends it.\n\n", dir)
 	began := time.Now()
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.serve(gctx, nil) })
+	g.Go(func() error { return a.serve(gctx, nil, nil) })
 	g.Go(func() error { return serveSandbox(gctx, l, sim) })
 	err = g.Wait()
 	if errors.Is(err, errSlowShutdown) {
@@ -96,7 +101,7 @@ func (e *env) summary(a *app, sim simulation, dir string, took time.Duration) er
 	}
 	t := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "\nIn %s:\n\nSTREAM\tREQUESTS\tITEMS READ\tNEW\tCHANGED\n", took.Round(time.Second))
-	for _, account := range a.cfg.Accounts {
+	for _, account := range a.config().Accounts {
 		for _, s := range account.Streams {
 			if !s.Enabled {
 				continue

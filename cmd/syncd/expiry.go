@@ -35,40 +35,44 @@ func expiryWarning(expires, now time.Time) string {
 	return fmt.Sprintf("the token expires in %d days%s", int(math.Ceil(left.Hours()/24)), renew)
 }
 
-// watchExpiry warns of each token at the start, and then 30, 7 and 1 days before
-// its end and at its end, until ctx ends.
-func watchExpiry(ctx context.Context, log *slog.Logger, tokens []token) {
-	warn := func(t token, now time.Time) {
-		text := expiryWarning(t.expires, now)
-		level := slog.LevelWarn
-		if t.expires.Sub(now) <= 24*time.Hour {
-			level = slog.LevelError
-		}
-		if text != "" {
-			log.Log(ctx, level, text, "account", t.account, "token", t.source, "expires", t.expires.Format(time.RFC3339))
-		}
+// tokens are those of the present configuration.
+func (a *app) tokens() (out []token) {
+	for _, account := range a.config().Accounts {
+		out = append(out, tokensOf(account)...)
 	}
-	told := time.Now()
-	for _, t := range tokens {
-		warn(t, told)
-	}
+	return out
+}
+
+// watchExpiry warns of each token when it is first seen, and then 30, 7 and 1 days
+// before its end and at its end, until ctx ends.
+func watchExpiry(ctx context.Context, log *slog.Logger, tokens func() []token) {
 	// By the wall clock, and often enough for one that was set or a machine that slept.
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
+	var known map[token]bool
+	var told time.Time
 	for {
+		now, seen := time.Now(), make(map[token]bool)
+		for _, t := range tokens() {
+			seen[t] = true
+			step := !known[t]
+			for _, d := range expirySteps {
+				at := t.expires.Add(-d)
+				step = step || told.Round(0).Before(at) && !now.Round(0).Before(at)
+			}
+			if text := expiryWarning(t.expires, now); text != "" && step {
+				level := slog.LevelWarn
+				if t.expires.Sub(now) <= 24*time.Hour {
+					level = slog.LevelError
+				}
+				log.Log(ctx, level, text, "account", t.account, "token", t.source, "expires", t.expires.Format(time.RFC3339))
+			}
+		}
+		known, told = seen, now
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		now := time.Now()
-		for _, t := range tokens {
-			for _, step := range expirySteps {
-				if at := t.expires.Add(-step); !t.expires.IsZero() && told.Round(0).Before(at) && !now.Round(0).Before(at) {
-					warn(t, now)
-				}
-			}
-		}
-		told = now
 	}
 }

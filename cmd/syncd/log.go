@@ -16,9 +16,15 @@ import (
 var discard = slog.New(slog.DiscardHandler)
 
 // newLogger returns a logger onto w: tint on a terminal, logfmt elsewhere, unless
-// the configuration says otherwise. It never logs a secret: those that print do
-// so as [secret].
-func newLogger(w io.Writer, getenv func(string) string, l config.Log) *slog.Logger {
+// the configuration says otherwise; and its level, which may be changed at any time.
+// It never logs a secret: those that print do so as [secret].
+func newLogger(w io.Writer, getenv func(string) string, l config.Log) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(l.Level)
+	return slog.New(newHandler(w, getenv, l, level)), level
+}
+
+func newHandler(w io.Writer, getenv func(string) string, l config.Log, level slog.Leveler) slog.Handler {
 	format := l.Format
 	if format == config.LogAuto {
 		format = config.LogText
@@ -26,14 +32,14 @@ func newLogger(w io.Writer, getenv func(string) string, l config.Log) *slog.Logg
 			format = config.LogTint
 		}
 	}
-	options := &slog.HandlerOptions{Level: l.Level}
+	options := &slog.HandlerOptions{Level: level}
 	switch format {
 	case config.LogJSON:
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.NewJSONHandler(w, options)
 	case config.LogTint:
-		return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l.Level, TimeFormat: time.TimeOnly, NoColor: getenv("NO_COLOR") != "" || !isTerminal(w)}))
+		return tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: getenv("NO_COLOR") != "" || !isTerminal(w)})
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.NewTextHandler(w, options)
 }
 
 func isTerminal(w io.Writer) bool {

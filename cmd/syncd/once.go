@@ -69,7 +69,8 @@ func (d *durationFlag) Set(s string) error {
 
 // withApp builds syncd for a command that needs the closed state file.
 func (e *env) withApp(cfg *config.Config, do func(a *app) error) (err error) {
-	a, err := build(cfg, newLogger(e.stderr, e.getenv, cfg.Log), e.stdout, isTerminal(e.stderr))
+	log, _ := newLogger(e.stderr, e.getenv, cfg.Log)
+	a, err := build(cfg, given{log: log, stdout: e.stdout, shown: isTerminal(e.stderr)})
 	if err != nil {
 		return err
 	}
@@ -129,14 +130,14 @@ func (e *env) reportOnce(a *app, unpolled []poller.Left, undelivered []delivery.
 	// Standard output may carry the events of a stdout sink: then the report goes
 	// where the log goes.
 	out := e.stdout
-	for _, s := range a.cfg.Sinks {
+	for _, s := range a.config().Sinks {
 		if s.Type == config.TypeStdout {
 			out = e.stderr
 		}
 	}
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "STREAM\tREQUESTS\tNEW\tCHANGED\tKEPT SILENTLY\tKNOWN")
-	for _, account := range a.cfg.Accounts {
+	for _, account := range a.config().Accounts {
 		for _, s := range account.Streams {
 			if !s.Enabled {
 				continue
@@ -150,7 +151,7 @@ func (e *env) reportOnce(a *app, unpolled []poller.Left, undelivered []delivery.
 		}
 	}
 	fmt.Fprintln(t, "\nSINK\tDELIVERED\tWAITING")
-	for _, s := range a.cfg.Sinks {
+	for _, s := range a.config().Sinks {
 		waiting := 0
 		for _, l := range undelivered {
 			if l.Sink == s.Name {
@@ -162,11 +163,11 @@ func (e *env) reportOnce(a *app, unpolled []poller.Left, undelivered []delivery.
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if len(a.stopped)+len(unpolled)+len(undelivered) == 0 {
+	if len(a.notOpened())+len(unpolled)+len(undelivered) == 0 {
 		return nil
 	}
 	fmt.Fprintln(out, "\nLeft:")
-	for _, err := range a.stopped {
+	for _, err := range a.notOpened() {
 		fmt.Fprintf(out, "  %v\n", err)
 	}
 	for _, l := range unpolled {

@@ -49,7 +49,7 @@ func (e *env) checkOnline(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	log := newLogger(e.stderr, e.getenv, cfg.Log)
+	log, _ := newLogger(e.stderr, e.getenv, cfg.Log)
 	budgets := apiclient.NewBudgets(db.Ledger(), log)
 	return e.tryTokens(ctx, cfg, func(ctx context.Context, in budgetArgs) (func(leaseAnswer), error) {
 		grant, err := reserve(ctx, budgets, in)

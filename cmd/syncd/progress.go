@@ -135,9 +135,13 @@ func summary(all []work) (text string, share float64) {
 			first = w
 		}
 	}
-	text = fmt.Sprintf("%s: %d items, %d requests", first.name, items, requests)
+	text = first.name
 	if len(all) > 1 {
-		text = fmt.Sprintf("%s and %d more: %d items, %d requests", first.name, len(all)-1, items, requests)
+		text += fmt.Sprintf(" and %d more", len(all)-1)
+	}
+	text += fmt.Sprintf(": %d items", items)
+	if requests > 0 { // an export makes none
+		text += fmt.Sprintf(", %d requests", requests)
 	}
 	return text, share
 }

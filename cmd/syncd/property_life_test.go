@@ -12,15 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"syncd/internal/clock"
 	"syncd/internal/delivery"
 	"syncd/internal/event"
-	"syncd/internal/poller"
 	"syncd/internal/sink"
 	"syncd/internal/sources/apiclient"
-	"syncd/internal/state"
 )
 
 // life is one life of the daemon: all that `syncd run` puts together but the
@@ -58,12 +53,12 @@ func (s *rig) start() (*life, error) {
 	}
 	if err := p.build(); err != nil {
 		cancel()
-		return nil, errors.Join(err, p.app.close())
+		return nil, err
 	}
 	s.mu.Lock()
 	s.proc = p
 	s.mu.Unlock()
-	go func() { p.done <- p.app.serve(ctx, nil) }()
+	go func() { p.done <- p.app.serve(ctx, nil, nil) }()
 	return p, nil
 }
 
@@ -71,29 +66,17 @@ func (s *rig) start() (*life, error) {
 // receiver.
 func (p *life) build() (err error) {
 	s := p.rig
-	a := &app{cfg: s.cfg, log: s.log, registry: prometheus.NewRegistry(), started: time.Now()}
-	p.app = a
-	if a.db, err = state.Open(state.Config{Path: s.cfg.State.Path, Commit: p.commit}); err != nil {
-		return err
-	}
-	a.clock = clock.New(clock.Config{LastCommit: a.db.LastCommit(), Log: s.log})
-	grace := s.cfg.ShutdownTimeout * 8 / 10
-	d := deps{log: s.log, budgets: apiclient.NewBudgets(a.db.Ledger(), s.log), requests: apiclient.NewMetrics(a.registry), transport: p, grace: grace, heard: a.clock.Heard}
-	a.budgets = d.budgets
-	streams, stopped := openStreams(s.cfg, d)
-	if len(stopped) > 0 {
-		return errors.Join(stopped...)
-	}
-	if a.poller, err = poller.New(poller.Config{DB: a.db, Log: s.log, Metrics: poller.NewMetrics(a.registry), Streams: streams, Trusted: a.clock.Trusted}); err != nil {
-		return err
-	}
-	sinks, err := a.openSinks(io.Discard)
+	p.app, err = build(s.cfg, given{log: s.log, stdout: io.Discard, transport: p, commit: p.commit, extra: []delivery.Sink{{
+		Name: "receiver", Type: "webhook", Parallel: true, Open: func() (sink.Sink, error) { return &line{p}, nil },
+		FromBeginning: true, RetryInitial: time.Second, RetryMax: time.Minute,
+	}}})
 	if err != nil {
 		return err
 	}
-	sinks = append(sinks, delivery.Sink{Name: "receiver", Type: "webhook", Sink: &line{p}, FromBeginning: true, RetryInitial: time.Second, RetryMax: time.Minute})
-	a.delivery, err = delivery.New(delivery.Config{DB: a.db, Log: s.log, Metrics: delivery.NewMetrics(a.registry), Grace: grace, Sinks: sinks})
-	return err
+	if stopped := p.app.notOpened(); len(stopped) > 0 {
+		return errors.Join(append(stopped, p.app.close())...)
+	}
+	return nil
 }
 
 func (p *life) dead() bool {
@@ -209,6 +192,11 @@ var _ sink.Parallel = (*line)(nil)
 
 func (*line) Parallel() int { return 4 }
 func (*line) Close() error  { return nil }
+
+// Redeliver is not asked for: nobody replays, and nothing is given up.
+func (l *line) Redeliver(ctx context.Context, _ sink.Aside, events []event.Logged) error {
+	return l.Deliver(ctx, events)
+}
 
 func (l *line) Deliver(ctx context.Context, events []event.Logged) error {
 	r := l.p.rig.receiver

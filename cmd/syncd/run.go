@@ -18,7 +18,12 @@ func newRun(e *env) *cobra.Command {
 		Long: `Run polls every enabled stream by its schedule and delivers to every sink until
 SIGTERM or SIGINT. It then stops polling, finishes and commits what is in flight,
 and exits 0 within shutdown_timeout. A second signal ends it at once; that loses
-nothing either.`,
+nothing either.
+
+SIGHUP, or POST /-/reload, reads the configuration and every secret file again:
+accounts, streams and sinks come, change and go, and what has not changed is not
+disturbed. An invalid configuration changes nothing. Secret files that change are
+taken over by themselves within 15 s.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return e.run(cmd.Context()) },
 	}
 	e.addConfigFlag(cmd)
@@ -26,41 +31,32 @@ nothing either.`,
 }
 
 func (e *env) run(ctx context.Context) error {
+	// Before anything else: a reload right after the start must not end the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	cfg, err := e.loadConfig()
 	if err != nil {
 		return err
 	}
 	show := newProgress(e.stderr)
-	log := newLogger(show.Log(), e.getenv, cfg.Log)
+	log, level := newLogger(show.Log(), e.getenv, cfg.Log)
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	go func() {
-		for {
-			select {
-			case <-hup:
-				log.Warn("SIGHUP: reloading is not supported yet: restart syncd to read the configuration again")
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-
-	a, err := build(cfg, log, e.stdout, show.terminal)
+	a, err := build(cfg, given{log: log, level: level, stdout: e.stdout, shown: show.terminal, load: e.readConfig})
 	if err != nil {
 		return err
 	}
 	var server *web.Server
 	if cfg.Server.Listen != "" {
 		server, err = web.New(web.Config{Listen: cfg.Server.Listen, Version: version().version, Log: log, Gatherer: a.registry, Ready: a.ready,
-			Status: a.status, Actions: a.actions(), Downloads: a.downloads(), APIToken: cfg.Server.APIToken.Reveal(), Loopback: cfg.Server.Loopback()})
+			Status: a.status, Actions: a.actions(), Downloads: a.downloads(), Reload: a.reload,
+			APIToken: func() string { return a.config().Server.APIToken.Reveal() }, Loopback: cfg.Server.Loopback()})
 		if err != nil {
 			return errors.Join(err, a.close())
 		}
 	}
-	log.Info("syncd is running", "version", version().version, "accounts", len(cfg.Accounts), "streams", a.streams,
+	log.Info("syncd is running", "version", version().version, "accounts", len(cfg.Accounts), "streams", len(a.poller.Status()),
 		"sinks", len(cfg.Sinks), "state", cfg.State.Path, "listen", cfg.Server.Listen)
 	showing, hide := context.WithCancel(ctx)
 	shown := make(chan struct{})
@@ -68,7 +64,7 @@ func (e *env) run(ctx context.Context) error {
 		defer close(shown)
 		show.Run(showing, a.history)
 	}()
-	err = a.serve(ctx, server)
+	err = a.serve(ctx, server, hup)
 	hide()
 	<-shown
 	if errors.Is(err, errSlowShutdown) {

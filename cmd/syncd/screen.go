@@ -150,19 +150,33 @@ func describe(kind string, line []byte) (when, text string) {
 	if summary := summaries[kind]; summary != nil {
 		text = summary(e.Data.Item)
 	}
-	if strings.TrimSpace(text) == "" {
+	if text = printable(text, 90); text == "" {
 		text = "(an item of another form)"
 	}
-	// A stranger's text must not reach the terminal as a control sequence.
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, text)
-	text = strings.Join(strings.Fields(text), " ")
-	if r := []rune(text); len(r) > 90 {
-		text = string(r[:89]) + "…"
-	}
 	return e.Time.Local().Format(time.TimeOnly), text
+}
+
+// printable makes one line of a stranger's text, of at most so many characters: none of
+// it may reach a terminal as a control sequence.
+func printable(text string, most int) string {
+	var b strings.Builder
+	n, space := 0, false
+	for _, r := range text {
+		if !unicode.IsPrint(r) || unicode.IsSpace(r) {
+			space = n > 0
+			continue
+		}
+		if n += 1; space {
+			n++
+		}
+		if n > most {
+			return b.String() + "…"
+		}
+		if space {
+			b.WriteByte(' ')
+			space = false
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }

@@ -120,13 +120,6 @@ type window struct {
 	Until       time.Time `json:"others_until,omitzero"`  // absent: others do not matter
 }
 
-type sinkStatus struct {
-	Sink    string    `json:"sink"`
-	Type    string    `json:"type"`
-	Backlog int       `json:"backlog_events"`
-	Oldest  time.Time `json:"oldest_pending,omitzero"`
-}
-
 // seconds is a duration as JSON has it.
 type seconds time.Duration
 
@@ -152,7 +145,7 @@ func (a *app) status() any {
 	if err != nil {
 		out.Notes = append(out.Notes, err.Error())
 	}
-	for _, account := range a.cfg.Accounts {
+	for _, account := range a.config().Accounts {
 		s := accountStatus{Account: account.Name, Marketplace: account.Marketplace, Seller: pinned[account.Name]}
 		for _, group := range groupsOf(account) {
 			secret := account.Tokens[group]
@@ -183,12 +176,8 @@ func (a *app) status() any {
 	for _, s := range a.poller.Status() {
 		out.Streams = append(out.Streams, showStream(s, free[[2]string{s.Stream.Account, s.Group}]))
 	}
-	for _, s := range a.cfg.Sinks {
-		shown := sinkStatus{Sink: s.Name, Type: string(s.Type)}
-		if backlog, err := a.db.Backlog(s.Name); err == nil {
-			shown.Backlog, shown.Oldest = backlog.Events, utc(backlog.Oldest)
-		}
-		out.Sinks = append(out.Sinks, shown)
+	if out.Sinks, err = a.desk().sinks(); err != nil {
+		out.Notes = append(out.Notes, err.Error())
 	}
 	return out
 }
@@ -321,9 +310,9 @@ func (s *statusAnswer) print(w io.Writer, now time.Time) error {
 		fmt.Fprintf(t, "%s/%s\t%s\t%.0f\t%s\t%s\t%d\n", b.Account, b.Budget, time.Duration(b.Pause).Round(time.Millisecond), math.Floor(b.Tokens), b.Window.used(now), next, b.Waiting)
 	}
 	if len(s.Sinks) > 0 {
-		fmt.Fprintln(t, "\nSINK\tTYPE\tWAITING\tOLDEST")
+		fmt.Fprintln(t, "\nSINK\tTYPE\tWAITING\tOLDEST\tIN FLIGHT\tDEAD LETTERS\tLAST TAKEN\tSTATE")
 		for _, k := range s.Sinks {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%s\n", k.Sink, k.Type, k.Backlog, ago(now, k.Oldest))
+			fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s\n", k.Sink, k.Type, k.Backlog, ago(now, k.Oldest), k.InFlight, k.DeadLetters, ago(now, k.LastAck), k.state(now))
 		}
 	}
 	return t.Flush()

@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -14,10 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"golang.org/x/sync/errgroup"
 
-	"syncd/internal/clock"
 	"syncd/internal/config"
 	"syncd/internal/delivery"
 	"syncd/internal/event"
@@ -27,8 +22,6 @@ import (
 	"syncd/internal/sources/apiclient"
 	"syncd/internal/sources/wildberries"
 	"syncd/internal/sources/yandexmarket"
-	"syncd/internal/state"
-	"syncd/internal/web"
 )
 
 // marketplace is one row of the table of marketplaces: to add one, write its
@@ -45,6 +38,9 @@ type marketplace struct {
 	probes  func(group string) []string
 	reserve func(ctx context.Context, budgets *apiclient.Budgets, in budgetArgs) (*apiclient.Grant, error)
 	open    func(d deps, a config.Account) (sources.Source, error)
+	// pairs says that what a stream reads depends on which others of the account are
+	// enabled: the source has to know.
+	pairs bool
 }
 
 // tokenFacts are what a token says about itself and an API group.
@@ -98,7 +94,8 @@ var marketplaces = []marketplace{
 			key, limit := yandexmarket.BudgetKey(business, in.Budget)
 			return budgets.ReserveWindow(ctx, key, limit, in.Share, checkFlow)
 		},
-		open: openYandexMarket,
+		open:  openYandexMarket,
+		pairs: true,
 	},
 }
 
@@ -126,19 +123,42 @@ func marketplaceOf(a config.Account) marketplace {
 // sinkTypes is the table of sinks.
 var sinkTypes = map[config.SinkType]func(s config.Sink, stdout io.Writer) (sink.Sink, error){
 	config.TypeFile: func(s config.Sink, _ io.Writer) (sink.Sink, error) {
-		return sink.NewFile(sink.FileConfig{Path: s.File.Path})
+		return sink.NewFile(sink.FileConfig{Path: s.File.Path, Rotate: sink.Rotate(s.File.Rotate), Sync: syncModes[s.File.Sync]})
 	},
 	config.TypeWebhook: func(s config.Sink, _ io.Writer) (sink.Sink, error) {
-		secrets := make([]string, len(s.Webhook.Secrets))
-		for i, secret := range s.Webhook.Secrets {
+		w := s.Webhook
+		secrets := make([]string, len(w.Secrets))
+		for i, secret := range w.Secrets {
 			secrets[i] = secret.Reveal()
 		}
 		return sink.NewWebhook(sink.WebhookConfig{
-			URL: s.Webhook.URL, Secrets: secrets, Unsigned: len(secrets) == 0, Headers: s.Webhook.Headers,
-			Timeout: s.Webhook.Timeout, Concurrency: s.Webhook.Concurrency, UserAgent: userAgent(),
+			URL: w.URL, Secrets: secrets, Unsigned: len(secrets) == 0, Headers: w.Headers, Batch: w.Batch.MaxEvents > 1, RootCAs: w.CAs,
+			Timeout: w.Timeout, Concurrency: w.Concurrency, UserAgent: userAgent(),
 		})
 	},
 	config.TypeStdout: func(_ config.Sink, stdout io.Writer) (sink.Sink, error) { return sink.NewStdout(stdout), nil },
+}
+
+var syncModes = map[config.SyncMode]sink.SyncMode{
+	config.SyncCommit: sink.SyncCommit, config.SyncInterval: sink.SyncInterval, config.SyncNone: sink.SyncNone,
+}
+
+// deliverySinks are the sinks of a configuration as delivery serves them.
+func deliverySinks(cfg *config.Config, stdout io.Writer) []delivery.Sink {
+	var out []delivery.Sink
+	for _, s := range cfg.Sinks {
+		open := sinkTypes[s.Type]
+		d := delivery.Sink{
+			Name: s.Name, Type: string(s.Type), Key: s.Key(), Parallel: s.Type == config.TypeWebhook, Wants: s.Select.Match, FromBeginning: s.From == config.FromBeginning,
+			Open: func() (sink.Sink, error) { return open(s, stdout) },
+		}
+		if w := s.Webhook; w != nil {
+			d.RetryInitial, d.RetryMax, d.GiveUpAfter, d.MaxRefusals = w.Retry.Initial, w.Retry.Max, w.Retry.GiveUpAfter, w.Retry.MaxAttempts4xx
+			d.Rate, d.BatchEvents, d.BatchWait = w.Rate, w.Batch.MaxEvents, w.Batch.MaxWait
+		}
+		out = append(out, d)
+	}
+	return out
 }
 
 // catalog tells the configuration what exists.
@@ -217,283 +237,4 @@ func openYandexMarket(d deps, a config.Account) (sources.Source, error) {
 // do not open.
 type opener interface {
 	Opens(group string) bool
-}
-
-// app is syncd put together.
-type app struct {
-	cfg      *config.Config
-	log      *slog.Logger
-	registry *prometheus.Registry
-	db       *state.DB
-	clock    *clock.Watch
-	budgets  *apiclient.Budgets
-	poller   *poller.Poller
-	delivery *delivery.Delivery
-	streams  int     // that are polled
-	stopped  []error // accounts that cannot be polled, and why
-	sinks    []sink.Sink
-	started  time.Time
-}
-
-// build puts syncd together: it opens the state and sends nothing. extra are
-// sinks beside the configured ones; shown says that somebody shows how far it is. Close the app when done.
-func build(cfg *config.Config, log *slog.Logger, stdout io.Writer, shown bool, extra ...delivery.Sink) (_ *app, err error) {
-	a := &app{cfg: cfg, log: log, registry: prometheus.NewRegistry(), started: time.Now()}
-	defer func() {
-		if err != nil {
-			a.close()
-		}
-	}()
-	commit := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "syncd_state_commit_seconds",
-		Help: "Duration of a transaction of the state file, fsync included.", Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1, 5}})
-	a.registry.MustRegister(commit)
-	a.db, err = state.Open(state.Config{Path: cfg.State.Path, Observe: func(d time.Duration) { commit.Observe(d.Seconds()) }})
-	if err != nil {
-		return nil, err
-	}
-	if a.db.Restored() {
-		log.Warn("the state file is a backup, opened for the first time: budgets start empty, sequences go on behind all that the original can have used, "+
-			"files are only appended to, and what was emitted since the backup is emitted again", "state", cfg.State.Path)
-	}
-	a.clock = clock.New(clock.Config{LastCommit: a.db.LastCommit(), Log: log})
-	expiry := a.serviceMetrics()
-	// Requests and deliveries in flight at a shutdown get most of the time that
-	// there is; the rest is for their commits.
-	grace := cfg.ShutdownTimeout * 8 / 10
-	d := deps{
-		log: log, budgets: apiclient.NewBudgets(a.db.Ledger(), log), requests: apiclient.NewMetrics(a.registry),
-		transport: apiclient.NewTransport(), expiry: expiry, grace: grace, heard: a.clock.Heard,
-	}
-	a.budgets = d.budgets
-	a.registry.MustRegister(a.budgets)
-
-	streams, stopped := openStreams(cfg, d)
-	a.stopped = stopped
-	if a.streams = len(streams); a.streams == 0 {
-		log.Warn(noStreams)
-	}
-	a.poller, err = poller.New(poller.Config{DB: a.db, Log: log, Metrics: poller.NewMetrics(a.registry), Streams: streams, Shown: shown, Trusted: a.clock.Trusted})
-	if err != nil {
-		return nil, err
-	}
-	if err := a.warnOfLeftSinks(); err != nil {
-		return nil, err
-	}
-	sinks, err := a.openSinks(stdout)
-	if err != nil {
-		return nil, err
-	}
-	a.delivery, err = delivery.New(delivery.Config{DB: a.db, Log: log, Metrics: delivery.NewMetrics(a.registry), Grace: grace, Sinks: append(sinks, extra...)})
-	if err != nil {
-		return nil, err
-	}
-	return a, nil
-}
-
-// openStreams opens the sources of all accounts and lists the streams that they
-// can poll. What a token does not open is left out with a word, and so is an
-// account that cannot be opened: the others go on.
-func openStreams(cfg *config.Config, d deps) (out []poller.Stream, stopped []error) {
-	for _, account := range cfg.Accounts {
-		m := marketplaceOf(account)
-		source, err := m.open(d, account)
-		if err != nil {
-			d.log.Error("account stopped", "account", account.Name, "err", err)
-			stopped = append(stopped, err)
-			continue
-		}
-		start := startOf(account.Start)
-		for _, s := range account.Streams {
-			if !s.Enabled {
-				continue
-			}
-			spec := m.streams[slices.IndexFunc(m.streams, func(known sources.Stream) bool { return known.Name == s.Name })]
-			if o, ok := source.(opener); ok && !o.Opens(spec.Group) {
-				d.log.Warn("stream is off: the token does not have its category",
-					"account", account.Name, "stream", s.Name, "category", spec.Group, "token", account.Tokens[spec.Group].Source())
-				continue
-			}
-			out = append(out, poller.Stream{
-				ID: state.StreamID{Account: account.Name, Stream: s.Name}, Marketplace: m.name, Group: spec.Group, Source: source,
-				Schedule: s.Schedule, Overlap: s.Overlap, Start: start, Walks: spec.Walks, Whole: spec.Whole, Vanish: spec.Vanish,
-				Lookup: spec.Lookup, Driver: spec.Driver,
-				Sweep: poller.Sweep(s.Sweep), Ignore: s.Ignore,
-			})
-		}
-	}
-	return out, stopped
-}
-
-const noStreams = "no stream is polled: every one is off, or no token has its category"
-
-// startOf is what poller.Stream.Start says: nil is the account's first poll, zero
-// the beginning.
-func startOf(s config.Start) *time.Time {
-	switch s.Kind {
-	case config.StartBeginning, config.StartAt:
-		return &s.Time
-	}
-	return nil
-}
-
-// warnOfLeftSinks tells of sinks that are no longer configured and hold events all
-// the same: without dead letters there is nowhere else for them to go, and the
-// state file grows.
-func (a *app) warnOfLeftSinks() error {
-	names, err := a.db.Sinks()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if slices.ContainsFunc(a.cfg.Sinks, func(s config.Sink) bool { return s.Name == name }) {
-			continue
-		}
-		backlog, err := a.db.Backlog(name)
-		if err != nil {
-			return err
-		}
-		a.log.Warn("a sink that is no longer configured keeps its events from being deleted: configure it again until it has them",
-			"sink", name, "waiting", backlog.Events)
-	}
-	return nil
-}
-
-func (a *app) openSinks(stdout io.Writer) ([]delivery.Sink, error) {
-	var out []delivery.Sink
-	for _, s := range a.cfg.Sinks {
-		opened, err := sinkTypes[s.Type](s, stdout)
-		if err != nil {
-			return nil, fmt.Errorf("sink %s: %w", s.Name, err)
-		}
-		a.sinks = append(a.sinks, opened)
-		d := delivery.Sink{Name: s.Name, Type: string(s.Type), Sink: opened, Wants: s.Select.Match, FromBeginning: s.From == config.FromBeginning}
-		if s.Webhook != nil {
-			d.RetryInitial, d.RetryMax = s.Webhook.Retry.Initial, s.Webhook.Retry.Max
-		}
-		out = append(out, d)
-	}
-	return out, nil
-}
-
-// serviceMetrics registers what belongs to no package, and returns the gauge of
-// the tokens' expiry.
-func (a *app) serviceMetrics() *prometheus.GaugeVec {
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncd_build_info", Help: "1; the labels say what is running."}, []string{"version", "goversion"})
-	v := version()
-	build.WithLabelValues(v.version, v.goVersion).Set(1)
-	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "syncd_state_size_bytes", Help: "Size of the state file."},
-		func() float64 { return float64(a.db.Size()) })
-	reload := prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncd_config_last_reload_successful", Help: "1 if the configuration that was last read is in force, 0 if it was refused."})
-	reload.Set(1)
-	expiry := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncd_token_expiry_timestamp_seconds", Help: "When the token of an API group expires."}, []string{"account", "group"})
-	a.registry.MustRegister(build, size, reload, expiry, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return expiry
-}
-
-// close closes the sinks and the state. Nothing may be running.
-func (a *app) close() error {
-	var errs []error
-	for _, s := range a.sinks {
-		errs = append(errs, s.Close())
-	}
-	if a.db != nil {
-		errs = append(errs, a.db.Close())
-	}
-	return errors.Join(errs...)
-}
-
-// errSlowShutdown says that something did not stop in time.
-var errSlowShutdown = errors.New("not everything stopped within shutdown_timeout; what was not committed is done again at the next start")
-
-// serve runs the poller, the sinks, retention and the server until ctx ends or
-// one of them fails, and then waits for them as long as shutdown_timeout allows.
-func (a *app) serve(ctx context.Context, server *web.Server) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.poller.Run(ctx) })
-	g.Go(func() error { // an idle poller writes nothing: a sink may be the first to find out
-		select {
-		case <-a.db.Broken():
-			return state.ErrBroken
-		case <-ctx.Done():
-			return nil
-		}
-	})
-	g.Go(func() error {
-		a.budgets.Run(ctx)
-		return nil
-	})
-	g.Go(func() error {
-		a.delivery.Run(ctx)
-		return nil
-	})
-	g.Go(func() error {
-		a.retain(ctx)
-		return nil
-	})
-	g.Go(func() error {
-		var tokens []token
-		for _, account := range a.cfg.Accounts {
-			tokens = append(tokens, tokensOf(account)...)
-		}
-		watchExpiry(ctx, a.log, tokens)
-		return nil
-	})
-	if server != nil {
-		g.Go(func() error { return server.Run(ctx) })
-	}
-	done := make(chan error, 1)
-	go func() { done <- g.Wait() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	timer := time.NewTimer(a.cfg.ShutdownTimeout)
-	defer timer.Stop()
-	select {
-	case err := <-done:
-		return err
-	case <-timer.C:
-		return errSlowShutdown
-	}
-}
-
-// retain deletes old events now and then, as long as the clock that says how old
-// they are can be believed.
-func (a *app) retain(ctx context.Context) {
-	tick := time.NewTicker(10 * time.Minute)
-	defer tick.Stop()
-	for {
-		if !a.clock.Trusted() {
-			// The clock has told, and a marketplace's answer will end it.
-		} else if n, err := a.db.Retain(ctx, time.Now().Add(-a.cfg.State.KeepEvents)); err != nil {
-			a.log.Error("old events could not be deleted, trying again", "err", err)
-		} else if n > 0 {
-			a.log.Info("deleted old events", "events", n, "older_than", a.cfg.State.KeepEvents)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// ready says why syncd is not ready, and what else an operator should know. An
-// account that is stopped does not make it unready: the others go on, and a
-// restart would not mend it.
-func (a *app) ready() (notes []string, err error) {
-	if !a.poller.Scheduled() {
-		return nil, errors.New("the streams have not been scheduled yet")
-	}
-	for _, err := range slices.Concat(a.stopped, slices.Collect(maps.Values(a.poller.Stopped()))) {
-		notes = append(notes, "stopped: "+err.Error())
-	}
-	slices.Sort(notes)
-	if doubt := a.clock.Doubt(); doubt != "" {
-		notes = append(notes, "nothing is deleted by age: "+doubt)
-	}
-	return notes, nil
 }

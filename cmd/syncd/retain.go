@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"syncd/internal/config"
+)
+
+// retain deletes what is too old now and then, until ctx ends.
+func (a *app) retain(ctx context.Context) {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		a.clean(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// clean deletes what is too old, as long as the clock that says so can be believed, and
+// what the operator wants forgotten. What fails is tried again the next time.
+func (a *app) clean(ctx context.Context) {
+	failed := func(what string, err error) {
+		if err != nil && ctx.Err() == nil {
+			a.log.Error(what+", trying again", "err", err)
+		}
+	}
+	failed("what was forgotten could not be deleted", a.db.Sweep(ctx))
+	if !a.clock.Trusted() {
+		return // the clock has told, and a marketplace's answer will end it
+	}
+	keep := a.config().State
+	now := time.Now()
+	failed("removed sinks could not be looked after", a.retireSinks(ctx, now.Add(-keep.KeepEvents)))
+	expired, err := a.db.ExpireDeadLetters(ctx, now.Add(-keep.KeepDeadLetters))
+	failed("old dead letters could not be deleted", err)
+	for sink, n := range expired {
+		a.sinks.Expired(sink, n)
+		a.log.Warn("dead letters that nobody retried have been deleted", "sink", sink, "events", n, "older_than", keep.KeepDeadLetters)
+	}
+	n, err := a.db.Retain(ctx, now.Add(-keep.KeepEvents))
+	failed("old events could not be deleted", err)
+	if n > 0 {
+		a.log.Info("deleted old events", "events", n, "older_than", keep.KeepEvents)
+	}
+}
+
+// retireSinks makes dead letters of all that sinks have still to get which left the
+// configuration before a time: they hold the log no more.
+func (a *app) retireSinks(ctx context.Context, before time.Time) error {
+	// One that a reload brings back meanwhile must not lose to this what it is about to
+	// send. A reload that takes long must not keep the rest from being deleted.
+	if !a.reloading.TryLock() {
+		return nil
+	}
+	defer a.reloading.Unlock()
+	removed, err := a.db.Removed()
+	if err != nil {
+		return err
+	}
+	for _, s := range removed {
+		if s.Retired || !s.Since.Before(before) {
+			continue
+		}
+		wants, err := config.ParseSelect(s.Select)
+		if err != nil {
+			return err
+		}
+		n, err := a.db.RetireSink(ctx, s.Name, wants.Match, time.Now())
+		if n > 0 {
+			a.sinks.DeadLettered(s.Name, n)
+			a.log.Warn("a sink left the configuration so long ago that what it had still to get is dead letters now",
+				"sink", s.Name, "events", n, "hint", "syncd deadletter list --sink "+s.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markSinks notes in the state which sinks are configured and what they select, for the
+// time when they are not any more, and tells of those that have left.
+func (a *app) markSinks(cfg *config.Config) error {
+	var names []string
+	for _, s := range a.extra {
+		names = append(names, s.Name)
+	}
+	for _, s := range cfg.Sinks {
+		names = append(names, s.Name)
+		if err := a.db.SaveSelect(s.Name, s.Select.Patterns()); err != nil {
+			return err
+		}
+	}
+	known, err := a.db.Removed()
+	if err == nil {
+		err = a.db.MarkSinks(names, time.Now())
+	}
+	if err != nil {
+		return err
+	}
+	left := make(map[string]bool)
+	if a.serving != nil { // at the start all of them are told
+		for _, s := range known {
+			left[s.Name] = true
+		}
+	}
+	removed, err := a.db.Removed()
+	if err != nil {
+		return err
+	}
+	for _, s := range removed {
+		backlog, err := a.db.Backlog(s.Name)
+		if err != nil {
+			return err
+		}
+		if left[s.Name] || s.Retired || backlog.Events == 0 {
+			continue
+		}
+		a.log.Warn("a sink that is not configured any more has still to get events: they are kept for it, and become dead letters then",
+			"sink", s.Name, "waiting", backlog.Events, "until", s.Since.Add(cfg.State.KeepEvents).UTC().Format(time.RFC3339),
+			"hint", "configure it again, or syncd state forget --sink "+s.Name)
+	}
+	return nil
+}
