@@ -316,6 +316,37 @@ func (b *base) acknowledgedAt(e *event.Logged, now time.Time) {
 	b.report.lastAck.Store(now.UnixNano())
 }
 
+// pull makes those heads due whose next time nobody can have asked for: a clock that
+// was wrong did.
+func (s *Sink) pull(db *state.DB, now time.Time) error {
+	return db.PullRetries(s.Name, now, now.Add(s.RetryMax+time.Second))
+}
+
+// clockEvery is how soon a wall clock is noticed that was set, and clockStep by how
+// much it must be.
+const (
+	clockEvery = time.Minute
+	clockStep  = 10 * time.Second
+)
+
+// wallClock notices that the wall clock was set.
+type wallClock struct {
+	since time.Time
+	apart time.Duration // of wall and monotonic clock since then
+}
+
+func (c *wallClock) moved(now time.Time) bool {
+	if c.since.IsZero() {
+		c.since = now
+	}
+	apart := now.Round(0).Sub(c.since.Round(0)) - now.Sub(c.since)
+	if d := apart - c.apart; -clockStep < d && d < clockStep {
+		return false
+	}
+	c.apart = apart
+	return true
+}
+
 // sleep waits for d; false: ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

@@ -45,11 +45,12 @@ type ordered struct {
 	syncBy   time.Time   // when what is beyond the position must be settled; zero: there is nothing
 	room     int64       // bytes that the sink takes before it is tended again
 	full     bool        // the last piece was: there is more
+	most     int         // events of the next piece: fewer after a failure, for what room there is on a disk
 	tended   sink.Tended
 }
 
 func newOrdered(b base) *ordered {
-	o := &ordered{base: b, room: math.MaxInt64}
+	o := &ordered{base: b, room: math.MaxInt64, most: pieceEvents}
 	o.resumer, _ = b.sink.(sink.Resumer)
 	o.tender, _ = b.sink.(sink.Tender)
 	if l, ok := b.sink.(sink.Lazy); ok && l.SyncEvery() > 0 {
@@ -67,7 +68,13 @@ func (o *ordered) run(ctx context.Context) {
 		more, err := o.step(ctx)
 		switch {
 		case err != nil:
-			if !sleep(ctx, o.failed(err)) {
+			wait := o.failed(err)
+			if o.resumer != nil {
+				// At once: half a line of a full disk should not stay for as long as it is full. Where
+				// this fails it is repeated, and told.
+				_ = o.resume(ctx)
+			}
+			if !sleep(ctx, wait) {
 				return
 			}
 		case !more:
@@ -114,7 +121,11 @@ func (o *ordered) land(ctx context.Context) {
 }
 
 func (o *ordered) drain(ctx context.Context) error {
+	idle := false // all is delivered, and the sink alone has something to do
 	for {
+		if idle && ctx.Err() != nil {
+			return nil // it goes on after its next start
+		}
 		more, err := o.step(ctx)
 		if err == nil && !more {
 			err = o.settle(ctx)
@@ -126,8 +137,11 @@ func (o *ordered) drain(ctx context.Context) error {
 			}
 			return err
 		case more:
-		case !o.tended.Busy, !sleep(ctx, time.Until(o.tended.Next)):
-			return nil // a sink that is still busy goes on after its next start
+		case !o.tended.Busy:
+			return nil
+		default:
+			idle = true
+			sleep(ctx, time.Until(o.tended.Next))
 		}
 	}
 }
@@ -135,6 +149,7 @@ func (o *ordered) drain(ctx context.Context) error {
 func (o *ordered) failed(err error) time.Duration {
 	e := sink.AsError(err)
 	o.resumed = false
+	o.most = max(o.most/4, 1)
 	o.metrics.failed.Inc()
 	o.report.failed(e.Error(), time.Now())
 	n := o.trouble.Add(o.log, slog.LevelError, e.Error(), "sink stalled, trying again", "err", e)
@@ -202,7 +217,7 @@ func reached(at, now time.Time) bool { return !at.IsZero() && !now.Before(at) }
 // deliver hands over what is next in the log, as much as a piece holds and the
 // sink has room for.
 func (o *ordered) deliver(ctx context.Context) (more bool, err error) {
-	events, err := o.db.ReadEvents(o.read, pieceEvents, pieceBytes)
+	events, err := o.db.ReadEvents(o.read, o.most, pieceBytes)
 	if err != nil || len(events) == 0 {
 		return false, err
 	}
@@ -210,7 +225,7 @@ func (o *ordered) deliver(ctx context.Context) (more bool, err error) {
 	for i := range events {
 		size += len(events[i].JSON)
 	}
-	o.full = len(events) == pieceEvents || size >= pieceBytes
+	o.full = len(events) == o.most || size >= pieceBytes
 	wanted, last, skipped, room := events[:0], o.read, 0, o.room
 	for i := range events {
 		if e := events[i]; !o.wants(&e) {
@@ -243,6 +258,7 @@ func (o *ordered) deliver(ctx context.Context) (more bool, err error) {
 		o.recorded = append(o.recorded, wanted[i].Recorded)
 	}
 	o.read, o.room, o.skipped = last, room, o.skipped+skipped
+	o.most = min(2*o.most, pieceEvents)
 	return true, nil
 }
 

@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"os"
@@ -32,6 +33,8 @@ type clerk struct {
 	moved bool          // the next Deliver that can answers ErrTendFirst
 	err   error         // of the next Tend
 
+	failSync error // of every Sync
+
 	last, synced uint64 // sequences
 	left         int64  // room since the last Tend
 	tends        int
@@ -60,6 +63,7 @@ func (c *clerk) Resume(ctx context.Context, checkpoint []byte, next iter.Seq2[[]
 		lines, _, _ := bytes.Cut(checkpoint[1:], []byte(","))
 		checkpoint = lines
 	}
+	c.last = min(c.last, c.r.position("archive")) // what is beyond it is cut
 	return c.paper.Resume(ctx, checkpoint, next)
 }
 
@@ -68,6 +72,10 @@ func (c *clerk) SyncEvery() time.Duration { return c.every }
 func (c *clerk) Sync(context.Context) error {
 	c.medium.mu.Lock()
 	defer c.medium.mu.Unlock()
+	if c.failSync != nil {
+		c.syncs = append(c.syncs, time.Now())
+		return c.failSync
+	}
 	c.synced = c.last
 	c.syncs = append(c.syncs, time.Now())
 	return nil
@@ -301,6 +309,39 @@ func TestOrderedDrainWaits(t *testing.T) {
 		}
 		if c.busy != 0 || c.synced != 2 {
 			t.Errorf("it was busy for another %d times, synced up to %d", c.busy, c.synced)
+		}
+	})
+}
+
+// A disk that takes lines and cannot sync them is tried less and less often.
+func TestOrderedSyncFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, m := newRig(t), &medium{}
+		c := &clerk{paper: &paper{r: r, medium: m}, every: time.Second, failSync: errors.New("input/output error")}
+		stop := r.start(to("archive", c))
+		r.log("a")
+		time.Sleep(time.Hour)
+		if n := len(c.syncedAt()); n > 150 {
+			t.Errorf("%d tries in an hour", n)
+		}
+		stop()
+		if n := strings.Count(r.out.String(), "sink stalled"); n != 1 {
+			t.Errorf("it was said %d times", n)
+		}
+	})
+}
+
+// What a sink still does in the background is no failure of a drain that runs out of
+// time: its next start does it.
+func TestOrderedDrainLeavesBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, m := newRig(t), &medium{}
+		r.log("a")
+		c := &clerk{paper: &paper{r: r, medium: m}, busy: 1 << 30, next: time.Second}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if left, err := r.new(to("archive", c)).Drain(ctx); err != nil || len(left) > 0 {
+			t.Errorf("%v, %v", left, err)
 		}
 	})
 }

@@ -66,10 +66,10 @@ func TestOrderedPaces(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(time.Second)
+		stop()
 		if m.calls > 15 {
 			t.Errorf("100 events in 100 ms made %d pieces", m.calls)
 		}
-		stop()
 		for range 5000 {
 			r.log("a")
 		}
@@ -121,6 +121,40 @@ func TestOrderedStallsAndResumes(t *testing.T) {
 		if !strings.Contains(r.out.String(), "sink works again") {
 			t.Error("the end was not said")
 		}
+	})
+}
+
+// A disk that has room for a few lines gets them, and while there is no more room, no
+// piece of a line stays on it.
+func TestOrderedUsesWhatRoomThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, m := newRig(t), &medium{}
+		room := 100
+		p := &paper{r: r, medium: m, fail: func(_ int, written *[]string, lines []string) error {
+			if n := len(*written); n+len(lines) > room {
+				*written = append(*written, lines[:room-n]...)
+				return errors.New("no space left on device")
+			}
+			return nil
+		}}
+		for range 1000 {
+			r.log("a")
+		}
+		stop := r.start(to("archive", p))
+		for want := 100; want <= 300; want += 100 {
+			time.Sleep(5 * time.Minute)
+			settle()
+			if got := 1000 - r.backlog("archive"); got < want-1 {
+				t.Errorf("%d events are committed, and there is room for %d", got, want)
+			}
+			m.mu.Lock()
+			if got := 1000 - r.backlog("archive"); len(m.lines) != got {
+				t.Errorf("%d lines are on the disk, %d are committed", len(m.lines), got)
+			}
+			room += 100
+			m.mu.Unlock()
+		}
+		stop()
 	})
 }
 

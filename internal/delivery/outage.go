@@ -3,6 +3,7 @@ package delivery
 import (
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"syncd/internal/sink"
@@ -52,27 +53,49 @@ func (p *parallel) down() bool {
 	return len(p.failing) >= downSubjects && p.vain >= downRounds*p.limit
 }
 
+// doubt begins as after an outage where an earlier process has left events that
+// failed: or each of its restarts would send a dead endpoint the requests that show
+// that it is. An event that was never tried is the first probe; those that were wait
+// for their time, or a crash loop would be a hot one. The first acknowledgement ends
+// it.
+func (p *parallel) doubt(now time.Time) error {
+	tried, err := p.db.Due(p.Name, state.Again, downSubjects, func(state.Failed) bool { return false })
+	if err != nil || len(tried) < downSubjects {
+		return err
+	}
+	if p.probeAt = now.Add(min(p.RetryMax, probeMax)); tried[0].Next.Before(p.probeAt) {
+		p.probeAt = tried[0].Next
+	}
+	p.vain = downRounds * p.limit
+	for _, name := range []string{"", " ", "  "} { // no subject is called that
+		p.failing[name] = true
+	}
+	return nil
+}
+
 // resume goes on after a 410. The pause may be in a commit that is going on, so it
 // is forgotten in the state once that is over.
 func (p *parallel) resume() error {
 	if !p.resuming || p.settling != nil {
 		return nil
 	}
-	if p.gone != nil {
+	if p.gone != nil || !p.hold.IsZero() {
 		if _, err := p.db.ResumeSink(p.Name); err != nil {
 			return err
 		}
 		p.log.Info("sink goes on: it was resumed")
 	}
 	p.resuming, p.gone, p.group.gone, p.probeAt = false, nil, nil, time.Time{}
-	p.report.set(func(s *Status) { s.Gone = nil })
+	p.hold, p.group.hold = time.Time{}, nil
+	p.report.set(func(s *Status) { s.Gone, s.Hold = nil, time.Time{} })
 	return nil
 }
 
 // probe chooses what to send to an endpoint that is down: nothing while anything
 // is on its way or not committed, or before its time; then one request, of another
-// subject each time, and untried events first. These go at once as long as only
-// events have failed that had failed before.
+// subject each time, and untried events first, in no order: where it is one of many
+// that the receiver chokes on, the others are soon found. They go at once as long as
+// only events have failed that had failed before.
 //
 // It does not wait for a head's own time: a few subjects at their longest wait
 // would leave an endpoint that is up again alone for most of an hour.
@@ -85,6 +108,12 @@ func (p *parallel) probe(now time.Time) (*job, time.Time, error) {
 		return nil, p.probeAt, nil
 	}
 	if some {
+		if n := len(p.ready); n > 0 && len(p.prepared) == 0 {
+			i := rand.N(n)
+			chosen := p.ready[i]
+			copy(p.ready[1:i+1], p.ready[:i])
+			p.ready[0] = chosen
+		}
 		j := p.nextFresh()
 		if j == nil {
 			p.gather(1) // to be sent once it is saved
@@ -154,6 +183,9 @@ func (p *parallel) fails(j *job, e *sink.Error, now time.Time) {
 		p.log.Error("sink is paused: its endpoint answered 410; `syncd sinks resume "+p.Name+"` goes on", "event", first.ID, "err", e)
 		p.report.set(func(s *Status) { s.Gone = p.gone })
 	}
+	if e.Kind == sink.Permanent && j.head.Lane == state.Retried {
+		return // that the receiver refuses this event is known
+	}
 	wasDown := p.down()
 	p.vain++
 	if len(p.failing) < downSubjects {
@@ -168,7 +200,7 @@ func (p *parallel) fails(j *job, e *sink.Error, now time.Time) {
 	p.probes++
 	most := min(p.RetryMax, probeMax)
 	p.probeAt = now.Add(trouble.Backoff(p.probes, min(p.RetryInitial, most), most))
-	if !wasDown {
+	if p.probes == 1 {
 		if p.probed = first.PartitionKey; j.class != fresh {
 			p.probed = j.head.QueueKey()
 		}

@@ -34,6 +34,11 @@ func (p *parallel) take(j *job) {
 func (p *parallel) took(j *job, now time.Time) {
 	p.works(now)
 	for i := range j.events {
+		if j.class == aside { // how long ago it was recorded says nothing about the sink
+			p.metrics.acknowledged.Inc()
+			p.report.lastAck.Store(now.UnixNano())
+			continue
+		}
 		p.acknowledgedAt(&j.events[i], now)
 	}
 	if j.class != fresh {
@@ -87,7 +92,7 @@ const (
 func (p *parallel) failed(j *job, e *sink.Error, now time.Time) {
 	f := j.head
 	if j.class == fresh {
-		f = state.Failed{Attempts: 1, First: j.sent}
+		f = state.Failed{Attempts: 1, First: p.firstAt(j.sent)}
 	}
 	f.Last, f.Status, f.Error, f.Next = now, e.Status, e.Error(), now.Add(p.backoff(f.Attempts))
 	what := p.judge(j, &f, e, now)
@@ -132,9 +137,21 @@ func (p *parallel) failed(j *job, e *sink.Error, now time.Time) {
 	}
 }
 
+// firstAt is the time of an event's first attempt, from which on it can be too old;
+// zero where the clock that says so cannot be believed.
+func (p *parallel) firstAt(now time.Time) time.Time {
+	if !p.trusted() {
+		return time.Time{}
+	}
+	return now
+}
+
 // judge decides what becomes of events that failed. A batch is not to blame its
 // events with what only one of them causes: it is taken apart when it is refused
-// for good, or fails twice while the endpoint acknowledges others.
+// for good, or fails twice without looking like an outage: the endpoint has
+// acknowledged others meanwhile, or hardly anything else has failed. Where several
+// fail, it is perhaps for one event in each: so a batch that is a probe is taken apart
+// too, and the next probes are of its events, until one of them is taken.
 func (p *parallel) judge(j *job, f *state.Failed, e *sink.Error, now time.Time) verdict {
 	batch := len(j.events) > 1
 	switch {
@@ -145,11 +162,11 @@ func (p *parallel) judge(j *job, f *state.Failed, e *sink.Error, now time.Time) 
 	case e.Kind == sink.Permanent && p.refused(f, j.last, now):
 		f.Reason = state.ReasonRefused
 		return giveUp
-	case p.GiveUpAfter > 0 && now.Sub(f.First) >= p.GiveUpAfter && p.trusted():
+	case batch && j.class != fresh && (j.probe || len(p.failing) < downSubjects || laterMilli(p.lastAck, j.last)):
+		return split
+	case p.GiveUpAfter > 0 && !f.First.IsZero() && now.Sub(f.First) >= p.GiveUpAfter && p.trusted():
 		f.Reason = state.ReasonGaveUp
 		return giveUp
-	case batch && j.class != fresh && laterMilli(p.lastAck, j.last):
-		return split
 	}
 	return retry
 }

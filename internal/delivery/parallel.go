@@ -46,6 +46,7 @@ type parallel struct {
 	landing bool      // no more is sent
 	once    bool      // drain: nothing waits for a better time
 
+	clock wallClock
 	window
 	queue
 	group    group      // outcomes that wait for their commit
@@ -119,6 +120,9 @@ func (p *parallel) run(ctx context.Context) {
 	defer stop()
 	defer p.begin(ctx)()
 	defer p.land()
+	if err := p.doubt(time.Now()); err != nil {
+		p.stateFailed(err)
+	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -126,8 +130,8 @@ func (p *parallel) run(ctx context.Context) {
 		if err == nil {
 			if next.IsZero() {
 				timer.Stop()
-			} else {
-				timer.Reset(time.Until(next))
+			} else { // a wall clock that is set meanwhile is noticed
+				timer.Reset(min(time.Until(next), clockEvery))
 			}
 			select {
 			case <-ctx.Done():
@@ -202,6 +206,12 @@ func (p *parallel) step() (next time.Time, err error) {
 
 // prepare brings what is in memory in line with the log and the queue.
 func (p *parallel) prepare() error {
+	if p.clock.moved(time.Now()) {
+		if err := p.pull(p.db, time.Now()); err != nil {
+			return err
+		}
+		p.refresh()
+	}
 	if err := p.resume(); err != nil {
 		return err
 	}
@@ -224,7 +234,10 @@ func (p *parallel) send(now time.Time) (next time.Time, err error) {
 	case p.down() && !p.once:
 		return p.launch(now, p.probe)
 	}
-	formed := p.form(now)
+	formed, err := p.form(now)
+	if err != nil {
+		return time.Time{}, err
+	}
 	next, err = p.launch(now, p.pick)
 	return earlier(next, formed), err
 }

@@ -14,6 +14,7 @@ type queue struct {
 	passed  bool             // heads were left out because their subjects were busy
 	live    bool             // the queue may hold events
 	recount bool             // or it may not, after the last commit
+	unfit   map[string]bool  // queue keys of heads that could not go since the last refresh
 }
 
 // dueList is the beginning of one class of heads.
@@ -33,7 +34,7 @@ func (q *queue) refresh() {
 	for c := firstTry; c < classes; c++ {
 		q.due[c] = dueList{stale: true}
 	}
-	q.passed = false
+	q.passed, q.unfit = false, nil
 }
 
 // nextDue takes a head of a class that is due and whose subject is free; false:
@@ -48,7 +49,7 @@ func (p *parallel) nextDue(c class, now time.Time) (f state.Failed, ok bool, at 
 			d.heads, err = p.db.Due(p.Name, state.Class(c-firstTry), p.limit+1, func(f state.Failed) bool {
 				_, busy := p.busy[f.Key]
 				p.passed = p.passed || busy
-				return busy
+				return busy || p.unfit[f.QueueKey()]
 			})
 			if err != nil {
 				return f, false, time.Time{}, err
@@ -87,7 +88,7 @@ func (p *parallel) load(f state.Failed, c class, now time.Time) (*job, error) {
 	}
 	j.last = f.Last
 	if f.First.IsZero() {
-		f.First = now
+		f.First = p.firstAt(now)
 	}
 	f.Attempts++
 	f.Last, f.Next = now, now.Add(p.backoff(f.Attempts))
@@ -186,6 +187,14 @@ func (p *parallel) pick(now time.Time) (j *job, at time.Time, err error) {
 			}
 			if j, err = p.load(f, c, now); err != nil {
 				return nil, time.Time{}, err
+			}
+			if j == nil { // or the search would come upon it again
+				if p.unfit == nil {
+					p.unfit = make(map[string]bool)
+				}
+				if p.unfit[f.QueueKey()] = true; len(p.unfit) >= commitQueued {
+					break
+				}
 			}
 		}
 		if j != nil {

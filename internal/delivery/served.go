@@ -89,7 +89,7 @@ func (s *served) wait(patience *time.Timer) {
 func (s *served) open() (worker, sink.Sink, error) {
 	now := time.Now()
 	if s.Parallel {
-		if err := s.d.db.PullRetries(s.Name, now, now.Add(max(s.RetryMax, holdMax))); err != nil {
+		if err := s.pull(s.d.db, now); err != nil {
 			return nil, nil, err
 		}
 	}

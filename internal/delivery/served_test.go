@@ -215,3 +215,53 @@ func TestWake(t *testing.T) {
 		stop()
 	})
 }
+
+// A sink whose disk hangs in a write cannot be stopped. It holds up neither the
+// others of an Update nor the Update itself for long, and is never served twice.
+func TestUpdateBesideASinkThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		release := make(chan struct{})
+		hangs := newReceiver(r, 1)
+		hangs.answer = takes(0, nil)
+		stuck := &stubborn{many: hangs, release: release}
+		one, two := &doors{many: stuck, t: t}, &doors{many: newReceiver(r, 2), t: t}
+		d, stop := r.startAs(one.sink("archive", "1"), two.sink("crm", "1"))
+		r.log("a")
+		settle()
+		for _, key := range []string{"2", "3"} {
+			begun := time.Now()
+			if err := d.Update(r.defaults([]delivery.Sink{one.sink("archive", key), two.sink("crm", key)})); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(begun); took > time.Minute {
+				t.Errorf("Update took %v", took)
+			}
+			r.log("b")
+			settle()
+			if n := r.backlog("crm"); n != 0 {
+				t.Errorf("%d wait for the sink that works", n)
+			}
+		}
+		close(release)
+		time.Sleep(time.Minute)
+		if n := r.backlog("archive"); n != 0 {
+			t.Errorf("%d wait for the sink that hung", n)
+		}
+		stop()
+		if one.opened.Load() != one.closed.Load() {
+			t.Error("a sink was left open")
+		}
+	})
+}
+
+// stubborn does not care about the end of a context.
+type stubborn struct {
+	many
+	release chan struct{}
+}
+
+func (s *stubborn) Deliver(ctx context.Context, events []event.Logged) error {
+	<-s.release
+	return s.many.Deliver(ctx, events)
+}

@@ -143,18 +143,10 @@ func (db *DB) QueuedEvent(sink string, f Failed) (event.Logged, bool, error) {
 const pullPiece = 1000
 
 // PullRetries makes those heads of a sink's retry queue due at now whose next time
-// is after latest, and drops a hold beyond it: nobody can have asked for that, so a
-// clock that was wrong did. It goes in small transactions; what a crash left is as
-// far away as it was, and found by the next call.
+// is after latest: nobody can have asked for that, so a clock that was wrong did. It
+// goes in small transactions; what a crash left is as far away as it was, and found by
+// the next call.
 func (db *DB) PullRetries(sink string, now, latest time.Time) error {
-	err := db.changeSink(sink, func(v *sinkValue) {
-		if fromMilli(v.Hold).After(latest) {
-			v.Hold = 0
-		}
-	})
-	if err != nil {
-		return fmt.Errorf("hold of sink %s: %w", sink, err)
-	}
 	for _, class := range []Class{FirstTry, Again, Aside} {
 		for more := true; more; {
 			var far [][]byte

@@ -297,9 +297,6 @@ func (w *sinkWalker) operator() {
 				}
 			}
 		}
-		if w.m.hold.After(latest) {
-			w.m.hold = time.Time{}
-		}
 		w.step(func() error { return w.PullRetries("crm", now, latest) })
 	case 5:
 		w.step(func() error {
@@ -310,7 +307,7 @@ func (w *sinkWalker) operator() {
 			w.t.Fatalf("the log begins at %d, and %d is needed", first, w.m.needed())
 		}
 	case 6:
-		w.m.gone = nil
+		w.m.gone, w.m.hold = nil, time.Time{}
 		w.step(func() error {
 			_, err := w.ResumeSink("crm")
 			return err

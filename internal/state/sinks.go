@@ -156,14 +156,18 @@ func (db *DB) OpenSink(name, typ string, fromBeginning bool, now time.Time) (Sin
 	return out, nil
 }
 
-// ResumeSink lets a sink go on that stopped because its endpoint was gone, and
-// reports whether it had stopped. It returns ErrUnknown for a sink that never was.
-func (db *DB) ResumeSink(name string) (wasGone bool, err error) {
-	err = db.changeSink(name, func(v *sinkValue) { wasGone, v.Gone = v.Gone != nil, nil })
+// ResumeSink lets a sink go on that stopped because its endpoint was gone, or asked
+// to be left alone until later than now, and reports whether that was so. It returns
+// ErrUnknown for a sink that never was.
+func (db *DB) ResumeSink(name string) (waited bool, err error) {
+	err = db.changeSink(name, func(v *sinkValue) {
+		waited = v.Gone != nil || fromMilli(v.Hold).After(time.Now())
+		v.Gone, v.Hold = nil, 0
+	})
 	if err != nil {
 		return false, fmt.Errorf("resume sink %s: %w", name, err)
 	}
-	return wasGone, nil
+	return waited, nil
 }
 
 // SaveSelect remembers which events a configured sink wants, for the time when it
