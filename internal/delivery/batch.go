@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"syncd/internal/event"
@@ -11,13 +12,16 @@ import (
 // batchBytes is how large a batch may be; one event that is larger goes alone.
 const batchBytes = 1 << 20
 
-// batches are those of fresh events. A batch is saved before it is first sent, a
+// batches are those of fresh events, and of events of the queue that were never
+// tried. A batch is saved before it is first sent, a
 // single event too: a crash then repeats the same request under the same id, and
 // not the same events under others.
 type batches struct {
 	unsent   []state.Batch   // saved by an earlier process, and not looked at yet
 	members  map[uint64]bool // of those that were, until their outcome
 	prepared []*job          // saved and not sent, in their order
+	thin     bool            // what is due in the queue fills no batch: look again when a slot is free
+	walking  bool            // drain tries the queue, and what moves up in it waits until that is over
 }
 
 // restore takes up the batches that an earlier process has saved and of which it
@@ -49,34 +53,118 @@ func (p *parallel) restore() error {
 	return nil
 }
 
-// form gathers batches of what is ready, to be sent when they are saved: full ones
-// up to twice what may be in flight, so that one commit saves several while others
-// are on their way, and one that is not full where a slot is free for it and it has
-// waited. It returns when a batch has waited long enough; zero: none waits.
-func (p *parallel) form(now time.Time) (next time.Time) {
+// form gathers batches of what is ready and of what is due in the queue, to be sent
+// when they are saved: full ones up to twice what may be in flight, so that one
+// commit saves several while others are on their way, and one that is not full
+// where a slot is free for it and it has waited. It returns when there is more to
+// form; zero: nothing waits for a time.
+func (p *parallel) form(now time.Time) (next time.Time, err error) {
 	if p.BatchEvents <= 1 {
-		return time.Time{}
+		return time.Time{}, nil
 	}
-	for len(p.ready) > 0 {
-		saved := len(p.prepared) + len(p.group.formed)
-		if p.settling != nil {
-			saved += len(p.settling.formed)
+	for p.saved() < p.limit {
+		ready, due := p.formReady(now)
+		most := p.limit - p.saved()
+		if ready {
+			most = (most + 1) / 2
 		}
-		if saved >= p.limit {
-			break
+		queued, at, err := p.formQueued(now, most)
+		if err != nil || !ready && queued == 0 {
+			return earlier(due, at), err
 		}
-		if !p.full() {
-			if p.flying+saved >= p.limit {
-				break
-			}
-			since := p.ready[0].event.Recorded
-			if due := since.Add(p.BatchWait); now.Before(due) && !since.After(now) && !p.once {
-				return due
-			}
-		}
-		p.gather(p.BatchEvents)
 	}
-	return time.Time{}
+	return time.Time{}, nil
+}
+
+// saved is how many batches wait to be sent, saved or about to be.
+func (p *parallel) saved() int {
+	n := len(p.prepared) + len(p.group.formed)
+	if p.settling != nil {
+		n += len(p.settling.formed)
+	}
+	return n
+}
+
+// formReady gathers a batch of what is ready, if there is a reason to; otherwise it
+// returns when one will have waited long enough; zero: none waits.
+func (p *parallel) formReady(now time.Time) (ok bool, next time.Time) {
+	if len(p.ready) == 0 {
+		return false, time.Time{}
+	}
+	if !p.full() {
+		if p.flying+p.saved() >= p.limit {
+			return false, time.Time{}
+		}
+		since := p.ready[0].event.Recorded
+		if due := since.Add(p.BatchWait); now.Before(due) && !since.After(now) && !p.once {
+			return false, due
+		}
+	}
+	p.gather(p.BatchEvents)
+	return true, time.Time{}
+}
+
+// formQueued gathers up to so many batches of what is due in the queue and was never
+// tried; after an outage that is nearly all there is. What was saved before goes as
+// it is. It returns how many, and when the next head is due; zero: none is.
+func (p *parallel) formQueued(now time.Time, most int) (n int, next time.Time, err error) {
+	d := &p.due[firstTry]
+	if most <= 0 || !d.stale || p.walking || p.thin && p.flying+p.saved() >= p.limit {
+		return 0, time.Time{}, nil
+	}
+	due := now
+	if p.once {
+		due = now.AddDate(1, 0, 0) // nothing waits for its time
+	}
+	found, next, err := p.db.DueBatches(p.Name, due, most, p.BatchEvents, batchBytes, p.skips)
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	p.thin = false
+	for i := range found {
+		b := &found[i]
+		switch {
+		case !b.Full && p.flying+p.saved() >= p.limit:
+			p.thin = true
+		case slices.ContainsFunc(b.Events, func(e event.Logged) bool { _, busy := p.busy[e.PartitionKey]; return busy }):
+			p.passed = true // it was saved: the others are of free subjects
+		default:
+			p.enlist(b)
+			n++
+		}
+	}
+	d.stale = n > 0 || p.thin || !next.IsZero()
+	return n, next, nil
+}
+
+// skips reports whether a head must wait, since its subject is busy.
+func (p *parallel) skips(f state.Failed) bool {
+	_, busy := p.busy[f.Key]
+	p.passed = p.passed || busy
+	return busy
+}
+
+// enlist makes a request of a batch of the queue, to be sent when it is saved.
+func (p *parallel) enlist(b *state.QueuedBatch) {
+	j := p.job(firstTry)
+	j.events = append(j.events, b.Events...)
+	for i := range j.events {
+		p.occupy(j.events[i].PartitionKey)
+	}
+	if j.head = b.Head; b.Head.Batch != 0 {
+		p.prepared = append(p.prepared, j)
+		return
+	}
+	p.save(j)
+}
+
+// save has a batch sent once it is saved.
+func (p *parallel) save(j *job) {
+	if j.class != fresh {
+		j.head.Batch = j.head.Seq
+	}
+	p.group.formed = append(p.group.formed, j)
+	p.group.n++
 }
 
 // full reports whether what is ready fills a batch.
@@ -126,8 +214,7 @@ func (p *parallel) gather(most int) {
 		p.busy[key] = s
 	}
 	p.unlend()
-	p.group.formed = append(p.group.formed, j)
-	p.group.n++
+	p.save(j)
 }
 
 // unlend has those events wait again that were ready only for the batch.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -228,4 +229,112 @@ func TestSavedBatchBeyondTheWindow(t *testing.T) {
 			t.Errorf("%d tries", n)
 		}
 	})
+}
+
+// What waits in the queue behind an event that failed goes in batches too, as full
+// as its subjects allow: after an outage, and after a batch was taken apart.
+func TestBatchesAfterAnOutage(t *testing.T) {
+	for _, drained := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			v := newReceiver(r, 8)
+			v.batch = 100
+			var up atomic.Bool
+			v.whole = func(ctx context.Context, _ []event.Logged) error {
+				if !up.Load() {
+					return takes(50*time.Millisecond, &sink.Error{Status: 503})(ctx, nil)
+				}
+				return takes(50*time.Millisecond, nil)(ctx, nil)
+			}
+			s := batching(to("crm", v), 100, 0)
+			stop := r.start(s)
+			for i := range 100 {
+				var subjects []string
+				for j := range 100 {
+					subjects = append(subjects, fmt.Sprint("s", (i*7+j)%30))
+				}
+				r.log(subjects...)
+				time.Sleep(36 * time.Second)
+			}
+			settle()
+			down := v.total()
+			up.Store(true)
+			if drained {
+				stop()
+				if left, err := r.new(s).Drain(t.Context()); err != nil || len(left) > 0 {
+					t.Error(left, err)
+				}
+			} else {
+				time.Sleep(2 * time.Hour)
+				stop()
+			}
+			n, events := v.total()-down, 0
+			for _, size := range v.sent()[down:] {
+				events += size
+			}
+			t.Logf("%d requests while it was down, then %d for %d events (%.4f each)", down, n, events, float64(n)/float64(events))
+			if m := v.missing(); len(m) > 0 || r.backlog("crm") > 0 || events > 10_100 || n > 250 {
+				t.Errorf("missing %d, %d left", len(m), r.backlog("crm"))
+			}
+			if err := r.db.Check(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A batch of the queue is saved before it is sent, and is the same after the
+// process has died on the way; a batch of one too.
+func TestBatchOfTheQueueIsSaved(t *testing.T) {
+	for _, subjects := range [][]string{{"a", "a", "b", "a", "b", "c"}, {"a"}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			v := newReceiver(r, 2)
+			v.batch = 10
+			v.whole = takesAll(time.Second)
+			r.log(subjects...)
+			r.position("crm")
+			var failed []state.Failed
+			for i, s := range subjects {
+				f := state.Failed{Seq: uint64(i + 1), Key: "shop-a/" + s, Next: time.Now()}
+				failed = append(failed, f)
+			}
+			if err := r.db.Settle("crm", time.Now(), state.Settlement{Position: uint64(len(subjects)), Failed: failed}); err != nil {
+				t.Fatal(err)
+			}
+			s := batching(to("crm", v), 10, 0)
+			stop := r.start(s)
+			time.Sleep(500 * time.Millisecond)
+			r.mu.Lock()
+			r.killLocked()
+			r.mu.Unlock()
+			time.Sleep(time.Second)
+			stop()
+			r.restart()
+			v.died()
+			r.log("a", "d", "e")
+			stop = r.start(s)
+			time.Sleep(time.Minute)
+			stop()
+			all := v.members[1]
+			if m := v.missing(); len(m) > 0 || len(v.triesOf(1)) != 2 || v.sent()[0] != len(subjects) || all != fmt.Sprint(sequencesTo(len(subjects))) {
+				t.Errorf("missing %d, requests of %d events, the first %s", m, v.sent(), all)
+			}
+			if err := r.db.Check(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// takesAll is an answer to a whole request.
+func takesAll(d time.Duration) func(context.Context, []event.Logged) error {
+	return func(ctx context.Context, _ []event.Logged) error { return takes(d, nil)(ctx, nil) }
+}
+
+func sequencesTo(n int) (out []uint64) {
+	for i := range n {
+		out = append(out, uint64(i+1))
+	}
+	return out
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // drain tries every waiting subject once, and as long as that works the events
-// behind, then every event of the log.
+// behind, then every event of the log. Where the sink takes batches, what was never
+// tried goes with the log.
 func (p *parallel) drain(ctx context.Context) error {
 	defer p.begin(ctx)()
 	defer p.land()
@@ -32,6 +33,7 @@ func (p *parallel) drain(ctx context.Context) error {
 			}
 		}
 		walked := w.over
+		p.walking = !walked
 		next, err := p.sendOnce(&w)
 		if err != nil {
 			return err
@@ -56,7 +58,9 @@ func (p *parallel) sendOnce(w *walk) (next time.Time, err error) {
 	if p.blocked(now) != nil {
 		return time.Time{}, nil
 	}
-	p.form(now)
+	if _, err := p.form(now); err != nil {
+		return time.Time{}, err
+	}
 	return p.launch(now, w.pick)
 }
 
@@ -145,7 +149,7 @@ func (w *walk) pick(now time.Time) (*job, time.Time, error) {
 			if err != nil {
 				return nil, time.Time{}, err
 			}
-			if !ok || f.Seq != h.Seq {
+			if !ok || f.Seq != h.Seq || p.BatchEvents > 1 && classOf(&f) == firstTry { // such go in batches when the walk is over
 				continue
 			}
 			if j, err := p.load(f, classOf(&f), now); j != nil || err != nil {
@@ -163,5 +167,5 @@ func (w *walk) pick(now time.Time) (*job, time.Time, error) {
 			w.heads, w.after = page, page[len(page)-1].QueueKey()
 		}
 	}
-	return p.nextFresh(), time.Time{}, nil
+	return p.nextFresh(now), time.Time{}, nil
 }

@@ -78,6 +78,9 @@ func (m *Metrics) declare(name string) *sinkMetrics {
 	}
 }
 
+// Forget takes away what a sink that is not served any more has of series.
+func (m *Metrics) Forget(name string) { m.forget(name) }
+
 // forget takes the series of a sink away.
 func (m *Metrics) forget(name string) {
 	m.mu.Lock()
@@ -99,6 +102,10 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	m.mu.Lock()
 	db, sinks := m.db, m.sinks
 	m.mu.Unlock()
+	if db == nil {
+		return
+	}
+	m.collectRemoved(ch, db, sinks)
 	for _, name := range sinks {
 		b, err := db.Backlog(name)
 		dead := 0
@@ -116,5 +123,26 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(m.backlog, prometheus.GaugeValue, float64(b.Events), name)
 		ch <- prometheus.MustNewConstMetric(m.oldest, prometheus.GaugeValue, at, name)
 		ch <- prometheus.MustNewConstMetric(m.dead, prometheus.GaugeValue, float64(dead), name)
+	}
+}
+
+// collectRemoved shows the dead letters of sinks that are not served: somebody has to
+// see them before they expire.
+func (m *Metrics) collectRemoved(ch chan<- prometheus.Metric, db *state.DB, served []string) {
+	names, err := db.Sinks()
+	for _, name := range names {
+		if slices.Contains(served, name) {
+			continue
+		}
+		n, countErr := db.CountDeadLetters(name)
+		if countErr != nil {
+			err = countErr
+		}
+		if n > 0 {
+			ch <- prometheus.MustNewConstMetric(m.dead, prometheus.GaugeValue, float64(n), name)
+		}
+	}
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(m.dead, err)
 	}
 }

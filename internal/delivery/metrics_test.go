@@ -61,14 +61,28 @@ syncd_sink_oldest_pending_timestamp_seconds{sink="crm"} %v
 		if problems, err := testutil.GatherAndLint(r.reg); err != nil || len(problems) > 0 {
 			t.Error(problems, err)
 		}
-		// The series of a sink that leaves go with it, and come back with it.
+		// The series of a sink that leaves go with it, but for its dead letters, and come back with it.
 		for i, sinks := range [][]delivery.Sink{nil, {crm}} {
 			if err := d.Update(r.defaults(sinks)); err != nil {
 				t.Fatal(err)
 			}
-			if n, err := testutil.GatherAndCount(r.reg); err != nil || n != 9*i {
+			if n, err := testutil.GatherAndCount(r.reg); err != nil || n != 1+8*i {
 				t.Errorf("%d series of %d sinks: %v", n, i, err)
 			}
+			if n, err := testutil.GatherAndCount(r.reg, "syncd_sink_dead_letters"); err != nil || n != 1 {
+				t.Errorf("%d series of dead letters with %d sinks: %v", n, i, err)
+			}
+		}
+		if err := d.Update(nil); err != nil {
+			t.Fatal(err)
+		}
+		r.metrics.DeadLettered("crm", 1)
+		if err := r.db.ForgetSink(t.Context(), "crm"); err != nil {
+			t.Fatal(err)
+		}
+		r.metrics.Forget("crm")
+		if n, err := testutil.GatherAndCount(r.reg); err != nil || n != 0 {
+			t.Errorf("%d series of a sink that was forgotten: %v", n, err)
 		}
 	})
 }

@@ -114,7 +114,7 @@ func (p *parallel) probe(now time.Time) (*job, time.Time, error) {
 			copy(p.ready[1:i+1], p.ready[:i])
 			p.ready[0] = chosen
 		}
-		j := p.nextFresh()
+		j := p.nextFresh(now)
 		if j == nil {
 			p.gather(1) // to be sent once it is saved
 			return nil, time.Time{}, nil
@@ -138,6 +138,11 @@ func (p *parallel) probe(now time.Time) (*job, time.Time, error) {
 	if j == nil {
 		p.probeAt = now.Add(min(p.RetryInitial, probeMax))
 		return nil, p.probeAt, nil
+	}
+	if j.class == firstTry && p.BatchEvents > 1 && f.Batch == 0 { // to be sent once it is saved
+		j.head = f
+		p.save(j)
+		return nil, time.Time{}, nil
 	}
 	j.probe = true
 	return j, time.Time{}, nil

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"syncd/internal/sink"
@@ -12,6 +13,12 @@ import (
 func (p *parallel) take(j *job) {
 	p.flying--
 	p.held[j.class]--
+	if i := slices.Index(p.air, j); i >= 0 {
+		p.air = slices.Delete(p.air, i, i+1)
+	}
+	if j.parked.Seq != 0 {
+		j.head = j.parked
+	}
 	p.report.inFlight.Store(int64(p.flying))
 	now := time.Now()
 	if j.err == nil {
@@ -162,7 +169,7 @@ func (p *parallel) judge(j *job, f *state.Failed, e *sink.Error, now time.Time) 
 	case e.Kind == sink.Permanent && p.refused(f, j.last, now):
 		f.Reason = state.ReasonRefused
 		return giveUp
-	case batch && j.class != fresh && (j.probe || len(p.failing) < downSubjects || laterMilli(p.lastAck, j.last)):
+	case batch && f.Attempts > 1 && (j.probe || len(p.failing) < downSubjects || laterMilli(p.lastAck, j.last)):
 		return split
 	case p.GiveUpAfter > 0 && !f.First.IsZero() && now.Sub(f.First) >= p.GiveUpAfter && p.trusted():
 		f.Reason = state.ReasonGaveUp

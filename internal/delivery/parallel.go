@@ -40,6 +40,7 @@ type parallel struct {
 	idle    []*job // to be used again
 
 	flying  int          // requests on their way
+	air     []*job       // those, but for such as wait for the record of their attempt
 	held    [classes]int // of them, by class
 	turn    turns
 	paced   time.Time // `rate`: no request before
@@ -68,6 +69,7 @@ type job struct {
 	saved  bool         // the events are a batch that is saved and not in the queue, named by its first
 	head   state.Failed // of the queue, this attempt counted
 	last   time.Time    // the attempt of the head before this one; zero: there was none
+	parked state.Failed // the head that it became on its way: head is the sender's until then; no Seq: it did not
 	probe  bool         // sent to see whether an endpoint that is down is up again
 	sent   time.Time
 	err    error
@@ -239,7 +241,7 @@ func (p *parallel) send(now time.Time) (next time.Time, err error) {
 		return time.Time{}, err
 	}
 	next, err = p.launch(now, p.pick)
-	return earlier(next, formed), err
+	return earlier(earlier(next, formed), p.park(now)), err
 }
 
 // launch sends the requests that pick comes up with, until none is to be sent now
@@ -302,6 +304,7 @@ func (p *parallel) fly(j *job) {
 		p.wg.Go(p.deliver)
 	}
 	p.report.inFlight.Store(int64(p.flying))
+	p.air = append(p.air, j)
 	p.jobs <- j
 }
 

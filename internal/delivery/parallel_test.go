@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"syncd/internal/delivery"
 	"syncd/internal/event"
 	"syncd/internal/sink"
 	"syncd/internal/state"
@@ -345,4 +346,126 @@ func TestParallelDrain(t *testing.T) {
 			t.Errorf("missing %d", m)
 		}
 	})
+}
+
+// G5: a receiver that takes its time for one subject, and acknowledges it, keeps no
+// other waiting, and that subject stays in order.
+func TestParallelSlowSubject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 8)
+		v.answer = func(ctx context.Context, e *event.Logged) error {
+			if e.PartitionKey == "shop-a/slow" {
+				return takes(14*time.Second, nil)(ctx, e)
+			}
+			return nil
+		}
+		var subjects []string
+		for i := range 6000 {
+			subjects = append(subjects, fmt.Sprint("s", i))
+			if i%10 == 0 {
+				subjects[i] = "slow"
+			}
+		}
+		r.log(subjects...)
+		stop := r.start(to("crm", v))
+		time.Sleep(5 * time.Second)
+		settle()
+		if m := v.missing(); len(m) != 600 {
+			t.Errorf("%d events wait for a slow subject", len(m)-600)
+		}
+		for i := range 3000 {
+			subjects[i] = fmt.Sprint("t", i)
+			if i%10 == 0 {
+				subjects[i] = "slow"
+			}
+		}
+		time.Sleep(time.Minute)
+		r.log(subjects[:3000]...)
+		time.Sleep(2 * time.Second) // its request is one of the queue now
+		settle()
+		if m := v.missing(); len(m) > 900 {
+			t.Errorf("%d events wait for a slow subject", len(m)-900)
+		}
+		time.Sleep(time.Hour)
+		settle()
+		if tries := v.triesOf(1); len(tries) != 1 || v.acked[1] != 1 {
+			t.Errorf("what was on its way was tried at %v", tries)
+		}
+		if n := 900 - len(v.missing()); n < 250 {
+			t.Errorf("%d of the slow subject in an hour", n)
+		}
+		stop()
+		if err := r.db.Check(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What failed, was refused or was given up waiting for when its subject had been
+// moved to the queue is that of a head, and a crash around it loses nothing.
+func TestParallelParkedFails(t *testing.T) {
+	for _, kind := range []string{"failed", "failed but took effect", "killed before", "killed after"} {
+		for at := range 3 {
+			for _, how := range []error{nil, errors.New("500"), &sink.Error{Kind: sink.Permanent, Status: 400}} {
+				t.Run(fmt.Sprint(kind, " at commit ", at, ", ", how), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) { parkedAt(t, kind, at, how) })
+				})
+			}
+		}
+	}
+}
+
+func parkedAt(t *testing.T, kind string, at int, how error) {
+	r := newRig(t)
+	v := newReceiver(r, 3)
+	v.answer = func(ctx context.Context, e *event.Logged) error {
+		switch {
+		case e.Sequence == 1:
+			return takes(1010*time.Millisecond, how)(ctx, e) // soon after it is moved
+		case e.PartitionKey == "shop-a/slow":
+			return takes(5*time.Second, nil)(ctx, e)
+		}
+		return nil
+	}
+	var subjects []string
+	for i := range 1100 {
+		subjects = append(subjects, fmt.Sprint("s", i))
+		if i == 0 || i%500 == 1 {
+			subjects[i] = "slow"
+		}
+	}
+	r.log(subjects...)
+	s := with(retrying(to("crm", v), time.Second, 2*time.Second), func(s *delivery.Sink) { s.MaxRefusals = 2 })
+	stop := r.start(s)
+	time.Sleep(900 * time.Millisecond)
+	r.mu.Lock()
+	r.commits, r.fault = 0, r.faultAt(kind, at)
+	r.mu.Unlock()
+	for i := range 60 {
+		time.Sleep(2 * time.Second)
+		if r.isKilled() {
+			stop()
+			r.restart()
+			v.died()
+			stop = r.start(s)
+		}
+		if i < 50 {
+			r.tryLog(fmt.Sprint("e", i))
+		}
+	}
+	stop()
+	if v.acked[1] == 0 && how == nil {
+		t.Error("it was not acknowledged")
+	}
+	if err := r.db.Check(); err != nil {
+		t.Error(err)
+	}
+	dead := 0
+	if how != nil && sink.AsError(how).Kind == sink.Permanent {
+		dead = 1
+	}
+	if m := v.missing(); len(m) > 0 && (how == nil || dead > 0) || len(r.dead()) != dead {
+		t.Errorf("missing %d, dead %d", m, r.dead())
+	}
 }

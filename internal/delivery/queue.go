@@ -86,14 +86,19 @@ func (p *parallel) load(f state.Failed, c class, now time.Time) (*job, error) {
 	for i := range j.events {
 		p.occupy(j.events[i].PartitionKey)
 	}
-	j.last = f.Last
-	if f.First.IsZero() {
+	j.head = f
+	p.attempt(j, now)
+	return j, nil
+}
+
+// attempt counts one more try of a head.
+func (p *parallel) attempt(j *job, now time.Time) {
+	f := &j.head
+	if j.last = f.Last; f.First.IsZero() {
 		f.First = p.firstAt(now)
 	}
 	f.Attempts++
 	f.Last, f.Next = now, now.Add(p.backoff(f.Attempts))
-	j.head = f
-	return j, nil
 }
 
 func (p *parallel) loadEvents(j *job, f state.Failed) (err error) {
@@ -170,11 +175,11 @@ func (p *parallel) room(c class) bool {
 // only a result, a commit or a new event changes that).
 func (p *parallel) pick(now time.Time) (j *job, at time.Time, err error) {
 	for _, c := range p.turn.order() {
-		if !p.room(c) {
+		if !p.room(c) || c == firstTry && p.BatchEvents > 1 { // such go in batches, as fresh ones do
 			continue
 		}
 		if c == fresh {
-			j = p.nextFresh()
+			j = p.nextFresh(now)
 		}
 		for c != fresh && j == nil {
 			f, ok, due, err := p.nextDue(c, now)
@@ -205,12 +210,15 @@ func (p *parallel) pick(now time.Time) (j *job, at time.Time, err error) {
 	return nil, at, nil
 }
 
-// nextFresh makes a request of fresh events: of a saved batch, or, where the sink
-// does not batch, of the oldest one that is ready.
-func (p *parallel) nextFresh() *job {
+// nextFresh makes a request of fresh events: of a saved batch, also of the queue,
+// or, where the sink does not batch, of the oldest one that is ready.
+func (p *parallel) nextFresh(now time.Time) *job {
 	if len(p.prepared) > 0 {
 		j := p.prepared[0]
 		p.prepared = p.prepared[1:]
+		if j.class != fresh {
+			p.attempt(j, now)
+		}
 		return j
 	}
 	if p.BatchEvents > 1 {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,8 +148,9 @@ func (v *receiver) inOrder(events []event.Logged, seqs []uint64) {
 	}
 }
 
-// inBatch checks that events go with those they went with before, or alone from
-// then on: a batch's id is made of those of its events.
+// inBatch checks that events go with those they went with before: a batch's id is
+// made of those of its events. When it was taken apart, the first of each subject
+// goes alone from then on, and what follows that may go in another.
 func (v *receiver) inBatch(seqs []uint64) {
 	now := fmt.Sprint(seqs)
 	for _, seq := range seqs {
@@ -158,10 +161,22 @@ func (v *receiver) inBatch(seqs []uint64) {
 			v.alone[seq] = len(seqs) == 1
 		case len(seqs) == 1:
 			v.alone[seq] = true
-		case before != now || v.alone[seq]:
+		case v.alone[seq] || before != now && !v.apart(before):
 			v.r.t.Errorf("event %d went in %s and now goes in %s", seq, before, now)
+		default:
+			v.members[seq] = now
 		}
 	}
+}
+
+// apart reports whether a batch was taken apart: one of it has gone alone.
+func (v *receiver) apart(batch string) bool {
+	for _, field := range strings.Fields(strings.Trim(batch, "[]")) {
+		if seq, err := strconv.ParseUint(field, 10, 64); err != nil || v.alone[seq] {
+			return true
+		}
+	}
+	return false
 }
 
 // outside reports whether an event was given up, and so stands outside its order.

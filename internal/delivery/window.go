@@ -139,6 +139,54 @@ func (p *parallel) admit(n *entry, waits bool) {
 	}
 }
 
+// parkAfter is how long an event may hold up a window that is full.
+const parkAfter = time.Second
+
+// park has the subject of the oldest event go on in the queue, where it holds up a
+// full window while a slot is free for others: the window is counted from that
+// event, and a receiver may take its time for one subject. It returns when to look
+// again; zero: with the next result.
+//
+// The request on its way becomes one of a head. A crash before the commit repeats
+// it, as that of any fresh event; after it, the head waits for its time.
+func (p *parallel) park(now time.Time) time.Time {
+	if p.BatchEvents > 1 || !p.more || len(p.ready) > 0 || p.flying >= p.limit || len(p.entries) == 0 || p.entries[0].done ||
+		len(p.entries) < p.mostEvents && p.bytes < p.mostBytes {
+		return time.Time{}
+	}
+	n := p.entries[0]
+	key := n.event.PartitionKey
+	i := slices.IndexFunc(p.air, func(j *job) bool { return j.events[0].PartitionKey == key })
+	if i < 0 { // its outcome is being committed
+		return time.Time{}
+	}
+	if j := p.air[i]; j.class == fresh {
+		if at := j.sent.Add(parkAfter); now.Before(at) {
+			return at
+		}
+		j.parked = state.Failed{Seq: n.event.Sequence, Key: key, Attempts: 1, First: p.firstAt(j.sent), Last: j.sent, Next: j.sent.Add(p.backoff(1))}
+		p.join(n, j.parked)
+		p.held[j.class]--
+		j.class = again
+		p.held[j.class]++
+	}
+	p.joinAll(key)
+	return time.Time{}
+}
+
+// joinAll has all that waits in memory behind an event of a subject join the queue.
+func (p *parallel) joinAll(key string) {
+	s := p.busy[key]
+	for n := s.first; n != nil; {
+		next := n.next
+		n.next = nil
+		p.join(n, state.Failed{Next: time.Now()})
+		n = next
+	}
+	s.first, s.last = nil, nil
+	p.busy[key] = s
+}
+
 // join has a fresh event join the queue with the next commit.
 func (p *parallel) join(n *entry, f state.Failed) {
 	f.Seq, f.Key = n.event.Sequence, n.event.PartitionKey
@@ -253,12 +301,7 @@ func (p *parallel) follow() error {
 			p.advance(key)
 			continue
 		}
-		for n := s.first; n != nil; {
-			next := n.next
-			n.next = nil
-			p.join(n, state.Failed{Next: time.Now()})
-			n = next
-		}
+		p.joinAll(key)
 		p.free(key)
 	}
 	p.freed = nil

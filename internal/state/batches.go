@@ -2,9 +2,11 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -44,6 +46,140 @@ func (db *DB) BatchEvents(sink string, first uint64) ([]event.Logged, error) {
 	return out, nil
 }
 
+// QueuedBatch is what may go in one request out of a sink's retry queue.
+type QueuedBatch struct {
+	Head   Failed         // of the first event; with Batch it is saved already. First is no earlier than that of any event
+	Events []event.Logged // in order
+	Full   bool           // one more would have been too many
+}
+
+// DueBatches gathers up to limit batches of heads that are due at now and were
+// never tried, without those for which skip returns true, each with as many of the
+// events that follow it as there is room for: up to so many events and bytes in a
+// batch, or one event. A saved batch comes as it is. It also returns when the first
+// head that is not due will be; zero: it has not come to one.
+func (db *DB) DueBatches(sink string, now time.Time, limit, events, bytes int, skip func(Failed) bool) (out []QueuedBatch, next time.Time, err error) {
+	err = db.view(sink, func(q *queue) error {
+		g := gatherer{queue: q, events: events, bytes: bytes}
+		c := q.due.Cursor()
+		for k, _ := c.Seek([]byte{byte(FirstTry)}); k != nil && k[0] == byte(FirstTry) && len(g.full) < limit; k, _ = c.Next() {
+			key := dueQueueKey(k)
+			h, found, err := q.head(key)
+			if err != nil || !found {
+				return errOr(err, fmt.Sprintf("%s is due and has no head", key))
+			}
+			f := h.failed(key)
+			if f.Next.After(now) {
+				next = f.Next
+				break
+			}
+			if skip(f) {
+				continue
+			}
+			if err := g.take(key, &h, f); err != nil {
+				return err
+			}
+		}
+		if out = g.full; len(g.open.Events) > 0 && len(out) < limit {
+			g.sort()
+			out = append(out, g.open)
+		}
+		return nil
+	})
+	return out, next, err
+}
+
+// gatherer makes batches of heads and what follows them.
+type gatherer struct {
+	*queue
+	events, bytes int // bounds of a batch
+	full          []QueuedBatch
+	open          QueuedBatch
+	size          int // of open, in bytes
+}
+
+// take adds a head, and what follows it as far as there is room: the rest must not
+// go beside it in another batch.
+func (g *gatherer) take(key []byte, h *head, f Failed) error {
+	if f.Batch != 0 {
+		saved := QueuedBatch{Head: f, Full: true}
+		members, err := g.members(f.Batch)
+		for _, seq := range members {
+			if err == nil {
+				err = g.read(&saved, seq)
+			}
+		}
+		g.full = append(g.full, saved)
+		return err
+	}
+	if !g.fits(h.seq) {
+		g.close()
+	}
+	if len(g.open.Events) == 0 {
+		g.open.Head = f
+	} else if g.young(f.First); f.Seq < g.open.Head.Seq {
+		f.First, g.open.Head = g.open.Head.First, f
+	}
+	if err := g.add(h.seq); err != nil {
+		return err
+	}
+	prefix := followerPrefix(key)
+	c := g.followers.Cursor()
+	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+		seq := binary.BigEndian.Uint64(k[len(prefix):])
+		if !g.fits(seq) {
+			g.close()
+			break
+		}
+		first, _ := binary.Uvarint(v)
+		g.young(fromMilli(int64(first)))
+		if err := g.add(seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// young has the open batch count from the youngest first attempt in it; zero: there
+// is an event that had none.
+func (g *gatherer) young(first time.Time) {
+	if at := &g.open.Head.First; first.IsZero() || !at.IsZero() && first.After(*at) {
+		*at = first
+	}
+}
+
+func (g *gatherer) fits(seq uint64) bool {
+	n := len(g.open.Events)
+	return n == 0 || n < g.events && g.size+len(g.log.Get(seqKey(seq))) <= g.bytes
+}
+
+func (g *gatherer) add(seq uint64) error {
+	g.size += len(g.log.Get(seqKey(seq)))
+	return g.read(&g.open, seq)
+}
+
+func (g *gatherer) read(b *QueuedBatch, seq uint64) error {
+	raw := g.log.Get(seqKey(seq))
+	h, err := event.ParseHeader(raw)
+	if err != nil {
+		return fmt.Errorf("event %d: %w", seq, err)
+	}
+	b.Events = append(b.Events, event.Logged{Header: h, JSON: bytes.Clone(raw)})
+	return nil
+}
+
+// close ends the open batch, which has room for no more.
+func (g *gatherer) close() {
+	g.sort()
+	g.open.Full = true
+	g.full = append(g.full, g.open)
+	g.open, g.size = QueuedBatch{}, 0
+}
+
+func (g *gatherer) sort() {
+	slices.SortFunc(g.open.Events, func(a, b event.Logged) int { return cmp.Compare(a.Sequence, b.Sequence) })
+}
+
 // unqueuedBatches returns the saved batches of a sink that have a member which is
 // not in its queue.
 func unqueuedBatches(root *bolt.Bucket) ([]Batch, error) {
@@ -68,7 +204,8 @@ func (q *queue) members(first uint64) ([]uint64, error) {
 }
 
 // saveBatch saves a batch that is about to be sent. Its members are fresh, or
-// heads that were never tried: these go with the first of them from now on.
+// heads that were never tried, with the next events of their subjects: these go
+// with the first of them from now on.
 func (q *queue) saveBatch(b Batch) error {
 	if len(b.Members) == 0 {
 		return errors.New("a batch without members")

@@ -76,3 +76,105 @@ func TestBatch(t *testing.T) {
 		t.Fatal(n, err)
 	}
 }
+
+// Events may join the queue and leave it in one settlement, since the first of them
+// was on its way; also where that is committed twice.
+func TestSettleJoinsAndLeaves(t *testing.T) {
+	for _, dead := range []bool{false, true} {
+		for _, ahead := range []bool{false, true} {
+			f := open(t)
+			logOf(t, f.DB, "a", "b", "a", "a")
+			_, _ = f.OpenSink("crm", "webhook", true, day)
+			first := state.Failed{Seq: 1, Key: "shop-a/a", Attempts: 1, First: day, Last: day, Next: day, Reason: state.ReasonRefused}
+			s := state.Settlement{Position: 3, Failed: []state.Failed{first, {Seq: 3, Key: "shop-a/a", Next: day}}}
+			if ahead {
+				s.Position, s.Ahead = 0, []uint64{1, 3}
+			}
+			if dead {
+				s.Dead = []state.Failed{first}
+			} else {
+				s.Delivered = []state.Failed{first}
+			}
+			for range 3 {
+				if err := f.Settle("crm", day.Add(time.Hour), s); err != nil {
+					t.Fatal(err)
+				}
+				checkState(t, f.DB)
+				h, ok, err := f.Head("crm", state.Live, "shop-a/a")
+				n, _ := f.Waiting("crm")
+				if !ok || h.Seq != 3 || h.Attempts != 0 || n != 1 || err != nil {
+					t.Fatalf("%+v %t, %d wait (%v)", h, ok, n, err)
+				}
+			}
+			letters, err := f.DeadLetters("crm", 0, 10)
+			if len(letters) > 1 || dead && (len(letters) != 1 || letters[0].Attempts != 1) || err != nil {
+				t.Fatalf("%+v %v", letters, err)
+			}
+		}
+	}
+}
+
+// What is due in the queue and was never tried is gathered into batches with what
+// follows it: as many as there is room for, in order, a subject in one of them.
+func TestDueBatches(t *testing.T) {
+	f := open(t)
+	logOf(t, f.DB, "a", "b", "a", "c", "b", "a", "d", "e", "a")
+	_, _ = f.OpenSink("crm", "webhook", true, day)
+	var failed []state.Failed
+	for i, s := range []string{"a", "b", "a", "c", "b", "a", "d", "e", "a"} {
+		failed = append(failed, state.Failed{Seq: uint64(i + 1), Key: "shop-a/" + s, Next: day.Add(time.Duration(i) * time.Second)})
+	}
+	failed[1].First, failed[3].Attempts, failed[7].Next = day, 1, day.Add(time.Hour)
+	if err := f.Settle("crm", day, state.Settlement{Position: 9, Failed: failed}); err != nil {
+		t.Fatal(err)
+	}
+	gathered := func(limit, events, bytes int, without string) string {
+		t.Helper()
+		got, next, err := f.DueBatches("crm", day.Add(time.Minute), limit, events, bytes, func(h state.Failed) bool { return h.Key == without })
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := ""
+		for _, b := range got {
+			var seqs []uint64
+			for _, e := range b.Events {
+				seqs = append(seqs, e.Sequence)
+			}
+			out += fmt.Sprintf("%d of %d: %d %t; ", b.Head.Seq, b.Head.Batch, seqs, b.Full)
+		}
+		if !next.IsZero() {
+			out += next.Sub(day).String()
+		}
+		return out
+	}
+	for _, test := range []struct {
+		limit, events, bytes int
+		without, want        string
+	}{
+		{9, 100, 1 << 20, "", "1 of 0: [1 2 3 5 6 7 9] false; 1h0m0s"},
+		{9, 2, 1 << 20, "", "1 of 0: [1 3] true; 2 of 0: [2 5] true; 7 of 0: [7] false; 1h0m0s"},
+		{2, 3, 1 << 20, "", "1 of 0: [1 3 6] true; 2 of 0: [2 5 7] false; 1h0m0s"},
+		{1, 3, 1 << 20, "", "1 of 0: [1 3 6] true; "},
+		{9, 3, 1, "shop-a/b", "1 of 0: [1] true; 7 of 0: [7] false; 1h0m0s"},
+	} {
+		if got := gathered(test.limit, test.events, test.bytes, test.without); got != test.want {
+			t.Errorf("%+v: got %s", test, got)
+		}
+	}
+
+	// Saved, it is what it was, its followers too; taken, it takes them all.
+	if err := f.Settle("crm", day, state.Settlement{Position: 9, Batches: []state.Batch{{Members: []uint64{1, 2, 3, 5}}}}); err != nil {
+		t.Fatal(err)
+	}
+	checkState(t, f.DB)
+	if got, want := gathered(9, 2, 1, ""), "1 of 1: [1 2 3 5] true; 7 of 0: [7] false; 1h0m0s"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if err := f.Settle("crm", day, state.Settlement{Position: 9, Delivered: []state.Failed{{Seq: 1, Key: "shop-a/a", Batch: 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	checkState(t, f.DB)
+	if got, want := gathered(9, 100, 1<<20, ""), "6 of 0: [6 7 9] false; 1h0m0s"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

@@ -118,12 +118,6 @@ func (d deadLetters) put(f *Failed, log *bolt.Bucket, now time.Time) error {
 			return err
 		}
 	}
-	// With a clock that was behind it would soon be too old.
-	if h, err := event.ParseHeader(v.body); err != nil {
-		return fmt.Errorf("event %d: %w", f.Seq, err)
-	} else if v.Died < milli(h.Recorded) {
-		v.Died = milli(h.Recorded)
-	}
 	head, err := marshal(v)
 	if err != nil {
 		return err

@@ -213,3 +213,26 @@ func TestQueueReplay(t *testing.T) {
 		t.Fatalf("%d events are gone that are to be replayed, %v", n, err)
 	}
 }
+
+// A replay is also of what was acknowledged ahead of the position, which one event
+// may hold for hours; what waits, or was not sent, is on its way.
+func TestQueueReplayAhead(t *testing.T) {
+	f := open(t)
+	logOf(t, f.DB, "a", "b", "c", "d", "e", "f")
+	_, err := f.OpenSink("crm", "webhook", true, day)
+	err = errors.Join(err, f.Settle("crm", day, state.Settlement{Position: 1, Ahead: []uint64{3, 4, 6}, Failed: []state.Failed{{Seq: 4, Key: "shop-a/d", Next: day}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{3, 0} { // 1, 3 and 6
+		if n, err := f.QueueReplay(context.Background(), "crm", nil, day, day.Add(48*time.Hour)); n != want || err != nil {
+			t.Fatalf("%d events, want %d (%v)", n, want, err)
+		}
+		checkState(t, f.DB)
+	}
+	for _, key := range []string{"shop-a/a", "shop-a/c", "shop-a/f"} {
+		if _, ok, err := f.Head("crm", state.Replay, key); !ok || err != nil {
+			t.Errorf("%s is not replayed (%v)", key, err)
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -20,18 +21,33 @@ const (
 // QueueReplay queues the kept events that were recorded in [since, until) and are
 // wanted (nil: all) in the lane Replay of a sink, due at once, and returns how many.
 // Those that wait in its queue, or that it has not got to, are on their way anyway
-// and are left out. It goes in small transactions: after a crash those that were
+// and are left out; those beyond its position that are done are not. It goes in small transactions: after a crash those that were
 // queued are sent, and the same call queues the rest, and again what was sent
 // meanwhile. It returns ErrUnknown for a sink that never was.
 func (db *DB) QueueReplay(ctx context.Context, sink string, want func(event.Header) bool, since, until time.Time) (int, error) {
 	total := 0
 	after, last := uint64(0), uint64(0)
+	var ahead []uint64
 	err := db.bolt.View(func(tx *bolt.Tx) error {
 		v, err := getSink(tx, sink)
+		if err != nil {
+			return err
+		}
 		last = v.Position // what it gets while this goes on is left out too
+		if b := nested(tx, bucketRetries, sink); b != nil {
+			ahead, err = readSequences(b.Get(keyAhead))
+		}
 		return err
 	})
-	for err == nil && after < last {
+	done := func(seq uint64) bool {
+		_, found := slices.BinarySearch(ahead, seq)
+		return found || seq <= last
+	}
+	end := last
+	if n := len(ahead); n > 0 {
+		end = max(end, ahead[n-1])
+	}
+	for err == nil && after < end {
 		if err = ctx.Err(); err != nil {
 			break
 		}
@@ -41,7 +57,7 @@ func (db *DB) QueueReplay(ctx context.Context, sink string, want func(event.Head
 			if err != nil {
 				return err
 			}
-			n, at, err = q.replay(want, since, until, after, last)
+			n, at, err = q.replay(want, since, until, after, end, done)
 			if err == nil && n == 0 {
 				return errUpToDate
 			}
@@ -62,7 +78,7 @@ func (db *DB) QueueReplay(ctx context.Context, sink string, want func(event.Head
 
 // replay queues a piece of a replay; it returns how many events, and the last that
 // it looked at.
-func (q *queue) replay(want func(event.Header) bool, since, until time.Time, after, last uint64) (n int, at uint64, err error) {
+func (q *queue) replay(want func(event.Header) bool, since, until time.Time, after, last uint64, done func(seq uint64) bool) (n int, at uint64, err error) {
 	now, seen := time.Now(), 0
 	c := q.log.Cursor()
 	for k, v := c.Seek(seqKey(after + 1)); k != nil && n < replayPiece && seen < replayScan; k, v = c.Next() {
@@ -75,7 +91,7 @@ func (q *queue) replay(want func(event.Header) bool, since, until time.Time, aft
 			return 0, 0, fmt.Errorf("event %d: %w", seq, err)
 		}
 		after, seen = seq, seen+1
-		if h.Recorded.Before(since) || !h.Recorded.Before(until) || want != nil && !want(h) {
+		if h.Recorded.Before(since) || !h.Recorded.Before(until) || !done(seq) || want != nil && !want(h) {
 			continue
 		}
 		there, err := q.has(Live, nil, seq)

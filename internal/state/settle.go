@@ -14,7 +14,7 @@ import (
 type Settlement struct {
 	Position   uint64          // the sink needs nothing up to here any more, but for what is Failed
 	Checkpoint json.RawMessage // the sink's own, to be kept with its position; nil: the old one
-	Failed     []Failed        // join the queue, in the order of the log; beyond Position they are in Ahead too
+	Failed     []Failed        // join the queue, in the order of the log; beyond Position they are in Ahead too. Also such as leave it in the same settlement
 	Delivered  []Failed        // heads that leave the queue, with their batch; of the lane Retried the dead letter goes too
 	Attempts   []Failed        // heads that were tried in vain
 	Dead       []Failed        // given up, with Reason: heads, with their batch, or events that are in no queue, at or before Position or in Ahead
@@ -79,7 +79,7 @@ func (s *Settlement) queue(tx *bolt.Tx, sink string, before, position uint64, no
 	if err != nil {
 		return err
 	}
-	if err := q.join(s.Failed); err != nil {
+	if err := q.join(s.Failed, before, was); err != nil {
 		return err
 	}
 	for _, b := range s.Batches {
@@ -123,8 +123,16 @@ func setAhead(tx *bolt.Tx, sink string, ahead []uint64, position uint64) ([]byte
 }
 
 // join lets events join the queue. Those of a batch that failed go with the first
-// of it.
-func (q *queue) join(failed []Failed) error {
+// of it. What was done before, and is not there, has joined and left it by this very
+// settlement already.
+func (q *queue) join(failed []Failed, before uint64, wasAhead []byte) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	ahead, err := readSequences(wasAhead)
+	if err != nil {
+		return err
+	}
 	batches := make(map[uint64]uint64) // first member by member
 	for i := range failed {
 		if failed[i].Batch == 0 {
@@ -139,6 +147,11 @@ func (q *queue) join(failed []Failed) error {
 		}
 	}
 	for i := range failed {
+		seq := failed[i].Seq
+		_, done := slices.BinarySearch(ahead, seq)
+		if (done || seq <= before) && q.waiting.Get(seqKey(seq)) == nil {
+			continue
+		}
 		if _, err := q.enqueue(&failed[i], batches[failed[i].Seq]); err != nil {
 			return err
 		}

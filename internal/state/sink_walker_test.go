@@ -118,8 +118,16 @@ func (w *sinkWalker) settlement() state.Settlement {
 		case 0, 1: // delivered, or not wanted
 			done[seq] = true
 		case 2:
-			s.Failed = append(s.Failed, w.tried(seq, w.soon()))
+			f := w.tried(seq, w.soon())
+			s.Failed = append(s.Failed, f)
 			done[seq], queued[key] = true, true
+			switch w.r.IntN(6) { // it joined while it was on its way
+			case 0:
+				s.Delivered = append(s.Delivered, f)
+			case 1:
+				f.Reason = state.ReasonGaveUp
+				s.Dead = append(s.Dead, f)
+			}
 		case 3:
 			f := w.tried(seq, now)
 			f.Reason = state.ReasonRefused
@@ -138,7 +146,13 @@ func (w *sinkWalker) settlement() state.Settlement {
 	var first []uint64
 	for _, f := range w.m.heads() {
 		if f.Batch == 0 && class(f) == state.FirstTry && w.r.IntN(3) == 0 {
-			first = append(first, f.Seq)
+			for i, follows := range w.m.queue[f.Key] { // with some of what follows it
+				if i == 0 || w.r.IntN(3) > 0 {
+					first = append(first, follows.Seq)
+					continue
+				}
+				break
+			}
 			continue
 		}
 		switch w.r.IntN(6) {
@@ -279,8 +293,8 @@ func (w *sinkWalker) operator() {
 	case 3:
 		subject := fmt.Sprintf("/s%d-", w.r.IntN(5))
 		oldest := w.oldest()
-		for seq := max(oldest, 1); oldest != 0 && seq <= w.m.position; seq++ {
-			if strings.Contains(w.id(seq), subject) && !w.m.waits(state.Live, seq) && !w.m.waits(state.Replay, seq) && !w.m.waits(state.Retried, seq) {
+		for seq := max(oldest, 1); oldest != 0 && seq <= w.m.last(); seq++ {
+			if w.m.done(seq) && strings.Contains(w.id(seq), subject) && !w.m.waits(state.Live, seq) && !w.m.waits(state.Replay, seq) && !w.m.waits(state.Retried, seq) {
 				w.m.join(state.Failed{Seq: seq, Lane: state.Replay, Key: w.m.key(seq), Next: now})
 			}
 		}

@@ -118,7 +118,7 @@ func TestBacklogWithoutAhead(t *testing.T) {
 		events int
 		oldest int // hour
 	}{
-		{state.Settlement{Ahead: []uint64{1, 2}}, 2, 2},
+		{state.Settlement{Ahead: []uint64{1}}, 3, 1},
 		{state.Settlement{Ahead: []uint64{1, 2, 4}, Failed: []state.Failed{{Seq: 2, Key: "shop-a/question/b", Next: day}}}, 2, 1},
 		{state.Settlement{Position: 2, Ahead: []uint64{4}}, 2, 1},
 		{state.Settlement{Position: 4, Delivered: []state.Failed{{Seq: 2, Key: "shop-a/question/b"}}}, 0, -1},
