@@ -20,6 +20,7 @@ import (
 	"syncd/internal/config"
 	"syncd/internal/delivery"
 	"syncd/internal/poller"
+	"syncd/internal/sink"
 	"syncd/internal/sources/apiclient"
 	"syncd/internal/state"
 	"syncd/internal/web"
@@ -55,6 +56,9 @@ type app struct {
 	expiry   *prometheus.GaugeVec
 	reloaded prometheus.Gauge
 	started  time.Time
+	lines    *sink.Stdout // of all stdout sinks, and of those that a reload makes of them: a line that one has torn is finished by the next
+
+	reconfigured chan struct{} // of size 1: retention looks at the configuration again
 
 	// reloading is held while a configuration takes another's place, and by who must not
 	// meet that.
@@ -85,7 +89,7 @@ func (a *app) notOpened() []error {
 // build puts syncd together: it opens the state and sends nothing. Close the app when
 // done.
 func build(cfg *config.Config, with given) (_ *app, err error) {
-	a := &app{given: with, cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now()}
+	a := &app{given: with, cfg: cfg, registry: prometheus.NewRegistry(), started: time.Now(), lines: sink.NewStdout(with.stdout), reconfigured: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -121,7 +125,7 @@ func build(cfg *config.Config, with given) (_ *app, err error) {
 	}
 	a.sinks = delivery.NewMetrics(a.registry)
 	a.delivery, err = delivery.New(delivery.Config{DB: a.db, Log: a.log, Metrics: a.sinks, Grace: grace, Trusted: a.clock.Trusted,
-		Sinks: append(deliverySinks(cfg, with.stdout), with.extra...)})
+		Sinks: append(deliverySinks(cfg, a.lines), with.extra...)})
 	if err != nil {
 		return nil, err
 	}

@@ -77,7 +77,7 @@ func BenchmarkPipeline(b *testing.B) {
 	defer runtime.KeepAlive(tuneGC(os.Getenv)) // as main does
 	known, openFile := marketplaces, sinkTypes[config.TypeFile]
 	marketplaces = append(slices.Clip(known), benchMarketplace())
-	sinkTypes[config.TypeFile] = func(s config.Sink, out io.Writer) (sink.Sink, error) {
+	sinkTypes[config.TypeFile] = func(s config.Sink, out *sink.Stdout) (sink.Sink, error) {
 		opened, err := openFile(s, out)
 		if err != nil {
 			return nil, err

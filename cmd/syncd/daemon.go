@@ -54,14 +54,20 @@ func (e *env) daemon(cfg *config.Config) (*daemon, error) {
 	if cfg != nil {
 		d.token = cfg.Server.APIToken.Reveal()
 	}
+	listen, known := "", cfg != nil
+	if known {
+		listen = cfg.Server.Listen
+	} else if !given {
+		listen, known = config.Listen(e.configFile())
+	}
 	switch {
 	case given:
-	case cfg == nil:
+	case !known:
 		d.base = defaultServer
-	case cfg.Server.Listen == "":
+	case listen == "":
 		return nil, fmt.Errorf("%w: the configuration has no server.listen", errNoDaemon)
 	default:
-		host, port, err := net.SplitHostPort(cfg.Server.Listen)
+		host, port, err := net.SplitHostPort(listen)
 		if err != nil {
 			return nil, err
 		}

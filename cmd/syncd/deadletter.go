@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -74,6 +75,9 @@ func (k *desk) letters(ctx context.Context, in listArgs) (letterPage, error) {
 	if _, err := k.knownSink(in.Sink); err != nil {
 		return out, err
 	}
+	if err := k.mayHaveLetters(in.Sink); err != nil {
+		return out, err
+	}
 	for began, after := time.Now(), in.After; ; {
 		page, err := k.db.DeadLetters(in.Sink, after, lettersAtOnce)
 		if err != nil || len(page) == 0 {
@@ -93,6 +97,20 @@ func (k *desk) letters(ctx context.Context, in listArgs) (letterPage, error) {
 			return out, err
 		}
 	}
+}
+
+// mayHaveLetters refuses a sink of a type that gives nothing up, unless it was removed
+// once and has what it had not got then.
+func (k *desk) mayHaveLetters(name string) error {
+	i := slices.IndexFunc(k.cfg.Sinks, func(s config.Sink) bool { return s.Name == name })
+	if i < 0 || k.cfg.Sinks[i].Type == config.TypeWebhook {
+		return nil
+	}
+	if n, err := k.db.CountDeadLetters(name); err != nil || n > 0 {
+		return err
+	}
+	return refuse(http.StatusConflict, "sink %s is of type %s, which gives no event up: it has dead letters only where it was removed from the configuration for longer than keep_events",
+		name, k.cfg.Sinks[i].Type)
 }
 
 func showLetter(l state.DeadLetter, withEvent bool) deadLetter {
@@ -132,6 +150,9 @@ func (k *desk) drop(ctx context.Context, in letterArgs) (letterCount, error) {
 		return letterCount{}, err
 	}
 	n, err := k.db.DropDeadLetters(ctx, in.Sink, in.ID)
+	if n > 0 {
+		k.wake(in.Sink) // it was perhaps about to send one
+	}
 	return k.counted(in, n, err, "dropped already")
 }
 

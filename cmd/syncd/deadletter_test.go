@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"syncd/internal/config"
@@ -73,6 +75,8 @@ func TestDeadLettersThroughTheDaemon(t *testing.T) {
 	s.expect(t, 1, `there is no sink "crn"; there are: archive, crm`, "deadletter", "list", "--sink", "crn")
 	s.expect(t, 1, `there is no sink "crn"; there are: archive, crm`, "deadletter", "drop", "--sink", "crn", "--all")
 	s.expect(t, 1, "retry is for webhooks only", "deadletter", "retry", "--sink", "archive", "--all")
+	s.expect(t, 1, "sink archive is of type file, which gives no event up", "deadletter", "list", "--sink", "archive")
+	s.expect(t, 1, "which gives no event up", "deadletter", "list", "--sink", "archive", "--json")
 }
 
 // On the closed file a retry is queued for the next daemon.
@@ -93,6 +97,18 @@ func TestDeadLettersOfTheClosedFile(t *testing.T) {
 	s.expect(t, 0, "being retried", "deadletter", "list", "--sink", "crm")
 	s.expect(t, 1, "no dead letter", "deadletter", "drop", "--sink", "crm", "--id", logged[0].ID)
 	s.expect(t, 1, `there is no sink "crn"`, "deadletter", "list", "--sink", "crn")
+
+	// A file that was away for too long has some all the same.
+	s.expect(t, 1, "which gives no event up", "deadletter", "list", "--sink", "archive")
+	s.in(t, func(db *state.DB) error {
+		_, err := db.OpenSink("archive", "file", true, time.Now())
+		return errors.Join(err, db.MarkSinks([]string{"crm"}, time.Now()))
+	})
+	s.in(t, func(db *state.DB) error {
+		_, err := db.RetireSink(t.Context(), "archive", nil, time.Now())
+		return err
+	})
+	s.expect(t, 0, "sink removed", "deadletter", "list", "--sink", "archive")
 	s.daemon(t)
 	s.until(t, func() bool { return len(s.receiver.all()) == 2 })
 }

@@ -22,9 +22,12 @@ type desk struct {
 	db       *state.DB
 	cfg      *config.Config
 	delivery *delivery.Delivery // nil: no daemon runs
+	metrics  *delivery.Metrics  // of delivery
 }
 
-func (a *app) desk() *desk { return &desk{db: a.db, cfg: a.config(), delivery: a.delivery} }
+func (a *app) desk() *desk {
+	return &desk{db: a.db, cfg: a.config(), delivery: a.delivery, metrics: a.sinks}
+}
 
 // deskWork is a method of desk: arguments as JSON has them, and an answer.
 type deskWork[In, Out any] func(k *desk, ctx context.Context, in In) (Out, error)

@@ -92,7 +92,13 @@ func (k *desk) forgetSink(ctx context.Context, name string) (out forgotten, err 
 	if out.DeadLetters, err = k.db.CountDeadLetters(name); err != nil {
 		return out, err
 	}
-	return out, k.db.ForgetSink(ctx, name)
+	if err := k.db.ForgetSink(ctx, name); err != nil {
+		return out, err
+	}
+	if k.metrics != nil {
+		k.metrics.Forget(name)
+	}
+	return out, nil
 }
 
 func newForget(e *env) *cobra.Command {

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +26,21 @@ func (s *stocked) stockRemoved(t *testing.T) {
 	})
 }
 
+// metrics are those of the daemon.
+func (s *shop) metrics(t *testing.T) string {
+	t.Helper()
+	resp, err := http.Get("http://" + s.address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
 // Contract §4: removing only stops, `state forget` deletes.
 func TestForget(t *testing.T) {
 	t.Parallel()
@@ -35,6 +53,9 @@ func TestForget(t *testing.T) {
 			if daemon {
 				stop = s.daemon(t)
 				s.expect(t, 0, "not configured for", "status")
+				if !strings.Contains(s.metrics(t), `syncd_sink_dead_letters{sink="old"} 1`) {
+					t.Error("the dead letters of a removed sink are in no metric")
+				}
 			}
 			s.expect(t, 1, "account shop-a is still configured: remove it from the configuration and reload first", "state", "forget", "--account", "shop-a")
 			s.expect(t, 1, "sink crm is still configured: remove it from the configuration and reload first", "state", "forget", "--sink", "crm")
@@ -44,6 +65,9 @@ func TestForget(t *testing.T) {
 			s.expect(t, 0, "account shop-b: forgotten, with 3 records of 1 stream\n", "state", "forget", "--account", "shop-b")
 			s.expect(t, 1, "there is no sink", "state", "forget", "--sink", "old")
 			s.expect(t, 1, "nothing is known of an account", "state", "forget", "--account", "shop-b")
+			if daemon && strings.Contains(s.metrics(t), `sink="old"`) {
+				t.Error("a sink that was forgotten is in the metrics")
+			}
 			stop()
 			s.in(t, func(db *state.DB) error {
 				var left []string

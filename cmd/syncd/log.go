@@ -35,11 +35,21 @@ func newHandler(w io.Writer, getenv func(string) string, l config.Log, level slo
 	options := &slog.HandlerOptions{Level: level}
 	switch format {
 	case config.LogJSON:
+		options.ReplaceAttr = durationText
 		return slog.NewJSONHandler(w, options)
 	case config.LogTint:
 		return tint.NewTextHandler(w, &tint.Options{Level: level, TimeFormat: time.TimeOnly, NoColor: getenv("NO_COLOR") != "" || !isTerminal(w)})
 	}
 	return slog.NewTextHandler(w, options)
+}
+
+// durationText spells durations as the other formats do: in JSON they would be numbers
+// of nanoseconds.
+func durationText(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
 
 func isTerminal(w io.Writer) bool {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,14 +95,11 @@ const defaultConfig = "/etc/syncd/syncd.yaml"
 
 // readConfig reads the configuration that the command line or the environment names.
 func (e *env) readConfig() (*config.Config, error) {
-	path := e.configPath
-	if path == "" {
-		path = e.getenv("SYNCD_CONFIG")
-	}
-	if path == "" {
-		path = defaultConfig
-	}
-	return config.Load(config.Source{Path: path, Getenv: e.getenv}, catalog())
+	return config.Load(config.Source{Path: e.configFile(), Getenv: e.getenv}, catalog())
+}
+
+func (e *env) configFile() string {
+	return cmp.Or(e.configPath, e.getenv("SYNCD_CONFIG"), defaultConfig)
 }
 
 // loadConfig is readConfig for a command: it prints the warnings.

@@ -19,7 +19,8 @@ import (
 // onceTimeout is how long `once` may take where nobody says otherwise.
 const onceTimeout = 10 * time.Minute
 
-// drainAtLeast is what the sinks get where polling has used up the timeout.
+// drainAtLeast is what the sinks get where polling has used up the timeout: two
+// requests that take as long as a webhook's default timeout. The help names it.
 const drainAtLeast = 30 * time.Second
 
 func newOnce(e *env) *cobra.Command {
@@ -31,6 +32,10 @@ everything that waits for it, and exits 0 if nothing is left. What is left, beca
 the budget, the API or a receiver did not allow it in time, is listed, stays where it
 is for the next time, and gives exit code 1.
 
+--timeout bounds polling. The sinks have what is left of it then, but at least ` + drainAtLeast.String() + `, or
+a poll that took long would leave no time for the one try; deliveries in flight at the
+end may go on for most of shutdown_timeout.
+
 It cannot run beside a daemon on the same state file.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := e.loadConfig()
@@ -41,7 +46,7 @@ It cannot run beside a daemon on the same state file.`,
 		},
 	}
 	e.addConfigFlag(cmd)
-	cmd.Flags().Var((*durationFlag)(&timeout), "timeout", "give up after `D`: 90s, 10m, 1d; waits for the budget that end later are given up at once")
+	cmd.Flags().Var((*durationFlag)(&timeout), "timeout", "stop polling after `D`: 90s, 10m, 1d; waits for the budget that end later are given up at once; sinks get at least "+drainAtLeast.String())
 	return cmd
 }
 

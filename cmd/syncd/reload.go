@@ -38,23 +38,28 @@ func (a *app) watch(ctx context.Context, hup <-chan os.Signal) {
 	}
 }
 
-// refresh takes over changed secret files, and nothing else that was edited. What
-// cannot be used is told once, and the old secrets go on.
+// refresh takes over changed secret files, and nothing else that was edited. One that
+// cannot be used is told once, and who uses it goes on with what it held before.
 func (a *app) refresh(bad *trouble.Run) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	fresh, changed, err := a.config().Refresh()
-	if err == nil && len(changed) > 0 {
-		if err = a.apply(fresh); err == nil {
+	var failed error
+	if len(changed) > 0 {
+		if failed = a.apply(fresh); failed == nil {
 			a.log.Info("secret files have changed: they are in use now", "of", changed)
 		}
 	}
-	switch {
-	case err != nil && a.serving.Err() != nil: // the next start reads them
+	if a.serving.Err() != nil { // the next start reads them
 		return
-	case err != nil:
-		bad.Add(a.log, slog.LevelError, err.Error(), "a secret file has changed and cannot be used: what it held before stays in use", "err", err)
-	default:
+	}
+	if err != nil {
+		bad.Add(a.log, slog.LevelError, err.Error(), "a secret file cannot be used: its account or sink goes on with what it held before", "err", err)
+	}
+	if failed != nil {
+		bad.Add(a.log, slog.LevelError, failed.Error(), "secret files have changed and could not be put in force, trying again", "err", failed)
+	}
+	if err == nil && failed == nil {
 		bad.Worked(a.log, "the secret files can be used again")
 	}
 }
@@ -104,7 +109,7 @@ func (a *app) reload(context.Context) error {
 // does the rest. The caller holds reloading.
 func (a *app) apply(cfg *config.Config) error {
 	cfg = a.keepFixed(cfg)
-	sinks := append(deliverySinks(cfg, a.stdout), a.extra...)
+	sinks := append(deliverySinks(cfg, a.lines), a.extra...)
 	// Before a new account is polled: a new sink gets what it finds.
 	if err := a.delivery.Admit(sinks); err != nil {
 		return err
@@ -125,6 +130,10 @@ func (a *app) apply(cfg *config.Config) error {
 	a.mu.Lock()
 	a.cfg, a.stopped = cfg, stopped
 	a.mu.Unlock()
+	select {
+	case a.reconfigured <- struct{}{}:
+	default:
+	}
 	return a.markSinks(cfg)
 }
 

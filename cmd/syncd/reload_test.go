@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +22,7 @@ import (
 
 	"syncd/internal/config"
 	"syncd/internal/sources/apiclient"
+	"syncd/internal/state"
 	"syncd/internal/web"
 )
 
@@ -162,6 +166,122 @@ func TestReloadOneAccountFails(t *testing.T) {
 	}
 }
 
+// TestReloadOtherType: a sink of another type than before refuses the whole
+// configuration, before any of it takes effect.
+func TestReloadOtherType(t *testing.T) {
+	t.Parallel()
+	r := newReloader(t)
+	r.run()
+	r.has("archive.ndjson", "shop-a/questions", 20)
+	before := r.app.config()
+	r.sinks["archive"] = "type: stdout"
+	r.accounts["shop-a"] = strings.Replace(r.accounts["shop-a"], "@every 1s", "@every 2s", 1)
+	r.accounts["shop-b"] = "token_file: b.token, " + onlyQuestions
+	r.extra = "log: {level: error}"
+	r.write()
+	if err := r.app.reload(t.Context()); err == nil || !strings.Contains(err.Error(), "it was of type file") {
+		t.Fatalf("err %v", err)
+	}
+	if r.app.config() != before || r.open("shop-b").source != nil || r.app.given.level.Level() != before.Log.Level {
+		t.Error("a part of the configuration is in force")
+	}
+	if s := r.app.poller.Status(); len(s) != 1 || s[0].Schedule != "@every 1s" {
+		t.Errorf("polled: %+v", s)
+	}
+	r.ask(0)
+	r.has("archive.ndjson", "shop-a/questions", 21)
+}
+
+// TestReloadMarksFail: once a configuration is in force it is the present one, also where
+// the state cannot be told what it selects.
+func TestReloadMarksFail(t *testing.T) {
+	t.Parallel()
+	r := newReloader(t)
+	var full atomic.Bool
+	r.given.commit = func(commit func() error) error {
+		if full.Load() {
+			return syscall.ENOSPC
+		}
+		return commit()
+	}
+	r.run()
+	r.has("archive.ndjson", "shop-a/questions", 20)
+	before := r.app.config()
+	r.sinks["archive"] += ", select: {types: [wildberries.question.*]}"
+	r.write()
+	full.Store(true)
+	err := r.app.reload(t.Context())
+	full.Store(false)
+	if !errors.Is(err, syscall.ENOSPC) || r.app.config() == before {
+		t.Errorf("err %v, still the old configuration: %v", err, r.app.config() == before)
+	}
+	r.reload()
+	r.ask(0)
+	r.has("archive.ndjson", "shop-a/questions", 21)
+}
+
+// torn is a stream that breaks in the middle of its first line, once.
+type torn struct {
+	sharedBuffer
+	once sync.Once
+}
+
+func (s *torn) Write(p []byte) (n int, err error) {
+	most := len(p)
+	s.once.Do(func() { most = 20 })
+	n, _ = s.sharedBuffer.Write(p[:most])
+	if n < len(p) {
+		time.Sleep(50 * time.Millisecond)
+		return n, syscall.EPIPE
+	}
+	return n, nil
+}
+
+// TestReloadTornLine: a line on standard output that a sink has torn is finished by the
+// sink that a reload puts in its place.
+func TestReloadTornLine(t *testing.T) {
+	t.Parallel()
+	r := newReloader(t)
+	out := &torn{}
+	r.given.stdout = out
+	r.sinks["console"] = "type: stdout, from: beginning, select: {types: [wildberries.question.created]}"
+	r.run()
+	r.await("the line is torn", func() bool { return out.String() != "" })
+	r.sinks["console"] = "type: stdout, from: beginning, select: {types: [wildberries.question.*]}"
+	r.reload()
+	r.await("all events", func() bool { return strings.Count(out.String(), "\n") >= 20 })
+	for line := range strings.Lines(out.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("a line is %s", line)
+		}
+	}
+}
+
+// TestHangupAtTheStart: a SIGHUP that comes before syncd is up does not end it. The state
+// is locked, so that it takes its time.
+func TestHangupAtTheStart(t *testing.T) {
+	t.Parallel()
+	r := newReloader(t)
+	r.write()
+	db, err := state.Open(state.Config{Path: filepath.Join(r.dir, "syncd.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, r.path, "run")
+	r.await("it waits for the state", func() bool {
+		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
+		return slices.ContainsFunc(fds, func(fd string) bool {
+			to, _ := os.Readlink(fd)
+			return strings.HasSuffix(to, "/syncd.db")
+		})
+	})
+	if err := errors.Join(p.cmd.Process.Signal(syscall.SIGHUP), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.has("archive.ndjson", "shop-a/questions", 20)
+	p.stop()
+}
+
 // TestSourceKey: what makes an account open its source again, and with it begin all its
 // streams anew, and what does not.
 func TestSourceKey(t *testing.T) {
@@ -227,8 +347,11 @@ func TestSecretFiles(t *testing.T) {
 
 	const second = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	write(t, filepath.Join(r.dir, "crm.secret"), "not a secret")
-	const complaint = "a secret file has changed and cannot be used"
+	const complaint = "a secret file cannot be used: its account or sink goes on"
 	r.await("the complaint", func() bool { return strings.Contains(r.log.String(), complaint) })
+	taken := strings.Count(r.log.String(), "of=\"[account shop-a]\"")
+	r.token("a.token", 0, time.Now().Add(24*time.Hour)) // which does not wait for the other
+	r.await("the new token beside it", func() bool { return strings.Count(r.log.String(), "of=\"[account shop-a]\"") > taken })
 	r.ask(0)
 	r.await("the old secret goes on", func() bool { return hook.taken() == 21 })
 	hook.rotate(t, second)

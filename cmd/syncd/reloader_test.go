@@ -38,6 +38,7 @@ type reloader struct {
 	sinks    map[string]string
 	extra    string // other keys
 	keep     string // other keys of `state`
+	given    given  // what the daemon is given besides
 }
 
 type sharedBuffer struct {
@@ -107,7 +108,11 @@ func (r *reloader) run() {
 		r.t.Fatal(err)
 	}
 	log, level := newLogger(r.log, e.getenv, cfg.Log)
-	if r.app, err = build(cfg, given{log: log, level: level, stdout: io.Discard, load: e.readConfig, look: 20 * time.Millisecond}); err != nil {
+	r.given.log, r.given.level, r.given.load, r.given.look = log, level, e.readConfig, 20*time.Millisecond
+	if r.given.stdout == nil {
+		r.given.stdout = io.Discard
+	}
+	if r.app, err = build(cfg, r.given); err != nil {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(r.t.Context())

@@ -5,20 +5,33 @@ import (
 	"time"
 
 	"syncd/internal/config"
+	"syncd/internal/delivery"
 )
 
 // retain deletes what is too old now and then, until ctx ends.
 func (a *app) retain(ctx context.Context) {
-	tick := time.NewTicker(10 * time.Minute)
-	defer tick.Stop()
 	for {
 		a.clean(ctx)
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+		cleaned := time.Now()
+		timer := time.NewTimer(retainEvery(a.config().State))
+		for waiting := true; waiting; {
+			select {
+			case <-ctx.Done():
+				timer.Stop()
+				return
+			case <-a.reconfigured:
+				timer.Reset(time.Until(cleaned.Add(retainEvery(a.config().State))))
+			case <-timer.C:
+				waiting = false
+			}
 		}
 	}
+}
+
+// retainEvery is how often it is looked for what is too old: what was to be kept for a
+// minute is not kept for ten.
+func retainEvery(keep config.State) time.Duration {
+	return max(time.Second, min(keep.KeepEvents/10, keep.KeepDeadLetters/10, 10*time.Minute))
 }
 
 // clean deletes what is too old, as long as the clock that says so can be believed, and
@@ -50,7 +63,8 @@ func (a *app) clean(ctx context.Context) {
 }
 
 // retireSinks makes dead letters of all that sinks have still to get which left the
-// configuration before a time: they hold the log no more.
+// configuration before a time: they hold the log no more. Those that left while the
+// clock could not be believed are noted first.
 func (a *app) retireSinks(ctx context.Context, before time.Time) error {
 	// One that a reload brings back meanwhile must not lose to this what it is about to
 	// send. A reload that takes long must not keep the rest from being deleted.
@@ -58,6 +72,9 @@ func (a *app) retireSinks(ctx context.Context, before time.Time) error {
 		return nil
 	}
 	defer a.reloading.Unlock()
+	if err := a.markRemoved(a.config()); err != nil {
+		return err
+	}
 	removed, err := a.db.Removed()
 	if err != nil {
 		return err
@@ -83,22 +100,23 @@ func (a *app) retireSinks(ctx context.Context, before time.Time) error {
 	return nil
 }
 
-// markSinks notes in the state which sinks are configured and what they select, for the
-// time when they are not any more, and tells of those that have left.
+// markSinks notes in the state what the configured sinks select, for the time when they
+// are not configured any more, and which have left.
 func (a *app) markSinks(cfg *config.Config) error {
-	var names []string
-	for _, s := range a.extra {
-		names = append(names, s.Name)
-	}
 	for _, s := range cfg.Sinks {
-		names = append(names, s.Name)
 		if err := a.db.SaveSelect(s.Name, s.Select.Patterns()); err != nil {
 			return err
 		}
 	}
+	return a.markRemoved(cfg)
+}
+
+// markRemoved notes in the state since when sinks are not configured any more, and tells
+// of those that have left. Where the clock cannot be believed none is noted: see clean.
+func (a *app) markRemoved(cfg *config.Config) error {
 	known, err := a.db.Removed()
-	if err == nil {
-		err = a.db.MarkSinks(names, time.Now())
+	if err == nil && a.clock.Trusted() {
+		err = a.db.MarkSinks(configuredSinks(cfg, a.extra), time.Now())
 	}
 	if err != nil {
 		return err
@@ -126,4 +144,15 @@ func (a *app) markSinks(cfg *config.Config) error {
 			"hint", "configure it again, or syncd state forget --sink "+s.Name)
 	}
 	return nil
+}
+
+// configuredSinks are the names of all sinks that are served.
+func configuredSinks(cfg *config.Config, extra []delivery.Sink) (names []string) {
+	for _, s := range extra {
+		names = append(names, s.Name)
+	}
+	for _, s := range cfg.Sinks {
+		names = append(names, s.Name)
+	}
+	return names
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"syncd/internal/clock"
+	"syncd/internal/config"
 )
 
 // TestRemovedSinkIsRetired: what a sink has still to get which left the configuration
@@ -73,10 +77,8 @@ func TestRemovedSinkIsRetired(t *testing.T) {
 	}
 	r.keep = ", keep_dead_letters: 1ms"
 	r.reload()
-	r.app.clean(t.Context())
-	if n := dead(); n != 0 {
-		t.Errorf("%d dead letters are left that are too old", n)
-	}
+	r.await("the dead letters that are too old are deleted", func() bool { return dead() == 0 }) // not in ten minutes' time
+	r.await("they are counted", func() bool { return strings.Contains(r.log.String(), "dead letters that nobody retried") })
 	if err := testutil.GatherAndCompare(r.app.registry, strings.NewReader(`
 # HELP syncd_sink_events_total Events by what became of them: acknowledged, failed (an attempt; it waits for the next one), skipped (the sink does not want it), dead_lettered (given up, the operator can retry it), or expired (a dead letter that nobody retried).
 # TYPE syncd_sink_events_total counter
@@ -89,5 +91,85 @@ syncd_sink_events_total{outcome="failed",sink="archive"} 0
 syncd_sink_events_total{outcome="skipped",sink="archive"} 0
 `), "syncd_sink_events_total"); err != nil {
 		t.Error(err)
+	}
+	if _, err := r.app.desk().forgetSink(t.Context(), "crm"); err != nil || r.series("sink", "crm") != 0 {
+		t.Errorf("%d series are left of a sink that was forgotten, %v", r.series("sink", "crm"), err)
+	}
+}
+
+// TestRetainEvery: what is kept for a short time is looked for often.
+func TestRetainEvery(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, row := range []struct{ events, letters, want time.Duration }{
+		{7 * day, 90 * day, 10 * time.Minute},
+		{time.Hour, 90 * day, 6 * time.Minute},
+		{7 * day, time.Minute, 6 * time.Second},
+		{time.Millisecond, 90 * day, time.Second},
+	} {
+		if got := retainEvery(config.State{KeepEvents: row.events, KeepDeadLetters: row.letters}); got != row.want {
+			t.Errorf("for %v and %v every %v, want %v", row.events, row.letters, got, row.want)
+		}
+	}
+}
+
+// TestRetainDuringReload: a reload that takes long keeps nothing else from being deleted.
+func TestRetainDuringReload(t *testing.T) {
+	t.Parallel()
+	r := newReloader(t)
+	r.run()
+	r.app.reloading.Lock()
+	defer r.app.reloading.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.app.clean(t.Context())
+	}()
+	select {
+	case <-done:
+	case <-time.After(30 * time.Second):
+		t.Error("it waits for the reload")
+	}
+}
+
+// TestSinkLeavesInDoubt: since when a sink is removed is noted only by a clock that can
+// be believed, and made up for when it can.
+func TestSinkLeavesInDoubt(t *testing.T) {
+	t.Parallel()
+	r := newReloader(t)
+	r.sinks["late"] = "type: file, path: late.ndjson"
+	r.run()
+	r.end()
+	delete(r.sinks, "late")
+	r.write()
+	cfg, err := config.Load(config.Source{Path: r.path, Getenv: func(string) string { return "" }}, catalog())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := build(r.app.config(), r.given)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.close() })
+	believed := a.clock
+	removed := func() int {
+		t.Helper()
+		sinks, err := a.db.Removed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(sinks)
+	}
+	a.cfg, a.clock = cfg, clock.New(clock.Config{LastCommit: time.Now().Add(time.Hour), Log: r.given.log})
+	if err := a.markSinks(cfg); err != nil || removed() != 0 {
+		t.Errorf("%d sinks are marked by a clock in doubt: %v", removed(), err)
+	}
+	a.clean(context.Background())
+	if removed() != 0 {
+		t.Error("retention has marked a sink by a clock in doubt")
+	}
+	a.clock = believed
+	a.clean(context.Background())
+	if removed() != 1 {
+		t.Error("the sink is not marked when the clock can be believed")
 	}
 }

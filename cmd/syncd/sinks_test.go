@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -38,10 +39,11 @@ func (s *stocked) pause(t *testing.T) {
 	t.Helper()
 	logged := s.stock(t, "shop-a", 2)
 	s.in(t, func(db *state.DB) error {
-		return db.Settle("crm", time.Now(), state.Settlement{
-			Failed: []state.Failed{{Seq: logged[0].Sequence, Key: logged[0].PartitionKey, Attempts: 1, First: time.Now(), Last: time.Now(), Next: time.Now(), Status: 410, Error: "410 Gone"}},
-			Gone:   &state.Gone{At: time.Now().Add(-time.Hour), Event: logged[0].ID, Answer: "410 Gone: \x1bmoved"},
-		})
+		return errors.Join(rewind(t, db), db.Settle("crm", time.Now(), state.Settlement{
+			Position: logged[1].Sequence,
+			Failed:   []state.Failed{{Seq: logged[0].Sequence, Key: logged[0].PartitionKey, Attempts: 1, First: time.Now(), Last: time.Now(), Next: time.Now(), Status: 410, Error: "410 Gone"}},
+			Gone:     &state.Gone{At: time.Now().Add(-time.Hour), Event: logged[0].ID, Answer: "410 Gone: \x1bmoved"},
+		}))
 	})
 }
 

@@ -266,13 +266,17 @@ func newStatus(e *env) *cobra.Command {
 }
 
 func (e *env) status(ctx context.Context, asJSON bool) error {
-	cfg, _ := e.quietConfig()
+	cfg, cfgErr := e.quietConfig()
 	d, err := e.daemon(cfg)
 	if err != nil {
 		return err
 	}
 	var raw json.RawMessage
-	if err := d.call(ctx, http.MethodGet, "/api/v1/status", nil, &raw); err != nil {
+	switch err := d.call(ctx, http.MethodGet, "/api/v1/status", nil, &raw); {
+	case errors.Is(err, errNoDaemon) && cfgErr != nil && e.server == "" && e.getenv("SYNCD_SERVER") == "":
+		fmt.Fprintln(e.stderr, "syncd:", err)
+		return cfgErr // which may be why
+	case err != nil:
 		return err
 	}
 	var s statusAnswer

@@ -133,8 +133,17 @@ func (s *stocked) bury(t *testing.T, events ...event.Logged) {
 			dead = append(dead, state.Failed{Seq: e.Sequence, Key: e.PartitionKey, Attempts: 5, Refused: 5, First: time.Now().Add(-time.Hour), Last: time.Now(),
 				Status: 400, Error: "400 Bad Request: \x1b[31mno\x07 \u202esuch\u009b customer", Reason: state.ReasonRefused})
 		}
-		return errors.Join(db.Settle("crm", time.Now(), state.Settlement{Failed: dead}), db.Settle("crm", time.Now(), state.Settlement{Dead: dead}))
+		last, err := db.LastSequence()
+		return errors.Join(err, rewind(t, db), db.Settle("crm", time.Now(), state.Settlement{Position: last, Dead: dead}))
 	})
+}
+
+// rewind lets crm begin anew: what it has had is done with.
+func rewind(t *testing.T, db *state.DB) error {
+	t.Helper()
+	err := db.ForgetSink(t.Context(), "crm")
+	_, openErr := db.OpenSink("crm", "webhook", true, time.Now())
+	return errors.Join(err, openErr)
 }
 
 // letters are crm's dead letters in the closed file.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -121,11 +120,11 @@ func marketplaceOf(a config.Account) marketplace {
 }
 
 // sinkTypes is the table of sinks.
-var sinkTypes = map[config.SinkType]func(s config.Sink, stdout io.Writer) (sink.Sink, error){
-	config.TypeFile: func(s config.Sink, _ io.Writer) (sink.Sink, error) {
+var sinkTypes = map[config.SinkType]func(s config.Sink, stdout *sink.Stdout) (sink.Sink, error){
+	config.TypeFile: func(s config.Sink, _ *sink.Stdout) (sink.Sink, error) {
 		return sink.NewFile(sink.FileConfig{Path: s.File.Path, Rotate: sink.Rotate(s.File.Rotate), Sync: syncModes[s.File.Sync]})
 	},
-	config.TypeWebhook: func(s config.Sink, _ io.Writer) (sink.Sink, error) {
+	config.TypeWebhook: func(s config.Sink, _ *sink.Stdout) (sink.Sink, error) {
 		w := s.Webhook
 		secrets := make([]string, len(w.Secrets))
 		for i, secret := range w.Secrets {
@@ -136,15 +135,16 @@ var sinkTypes = map[config.SinkType]func(s config.Sink, stdout io.Writer) (sink.
 			Timeout: w.Timeout, Concurrency: w.Concurrency, UserAgent: userAgent(),
 		})
 	},
-	config.TypeStdout: func(_ config.Sink, stdout io.Writer) (sink.Sink, error) { return sink.NewStdout(stdout), nil },
+	config.TypeStdout: func(_ config.Sink, stdout *sink.Stdout) (sink.Sink, error) { return stdout, nil },
 }
 
 var syncModes = map[config.SyncMode]sink.SyncMode{
 	config.SyncCommit: sink.SyncCommit, config.SyncInterval: sink.SyncInterval, config.SyncNone: sink.SyncNone,
 }
 
-// deliverySinks are the sinks of a configuration as delivery serves them.
-func deliverySinks(cfg *config.Config, stdout io.Writer) []delivery.Sink {
+// deliverySinks are the sinks of a configuration as delivery serves them. stdout serves
+// all that are of this type.
+func deliverySinks(cfg *config.Config, stdout *sink.Stdout) []delivery.Sink {
 	var out []delivery.Sink
 	for _, s := range cfg.Sinks {
 		open := sinkTypes[s.Type]

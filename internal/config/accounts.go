@@ -84,7 +84,12 @@ func (l *loader) account(n *node) {
 	}
 	i := len(l.config.Accounts)
 	l.config.Accounts = append(l.config.Accounts, a)
-	l.fill(func(r *secretReader, c *Config) { c.Accounts[i].Tokens = tokens(r) })
+	l.fill(func(r *secretReader, c *Config) {
+		before := r.reported
+		if all := tokens(r); r.reported == before {
+			c.Accounts[i].Tokens = all
+		}
+	})
 }
 
 // streams checks what takes a look at the catalogue or at several keys. Own is the account as its file has it, nil for an

@@ -27,7 +27,7 @@ type loader struct {
 	incomplete bool
 	// written are the files that syncd will write.
 	written []writtenFile
-	// reads put the content of secret files into the configuration.
+	// reads put the content of secret files into the configuration, each where all that it reads is right.
 	reads []func(*secretReader, *Config)
 }
 
@@ -121,7 +121,12 @@ func (l *loader) settings(doc *document) {
 	c.State.KeepEvents = time.Duration(doc.State.KeepEvents.val)
 	c.State.KeepDeadLetters = time.Duration(doc.State.KeepDeadLetters.val)
 	c.Server.Listen = string(doc.Server.Listen.val)
-	l.fill(func(r *secretReader, c *Config) { c.Server.APIToken = r.apiToken(&doc.Server.APITokenFile) })
+	l.fill(func(r *secretReader, c *Config) {
+		before := r.reported
+		if token := r.apiToken(&doc.Server.APITokenFile); r.reported == before {
+			c.Server.APIToken = token
+		}
+	})
 	if !c.Server.Loopback() && c.Server.APIToken.Reveal() == "" {
 		l.warn(doc.Server.Listen.node, "other machines can reach %s and server.api_token_file is not set: requests that change something "+
 			"will be refused", quoted(c.Server.Listen))

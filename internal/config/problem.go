@@ -70,11 +70,14 @@ func (s problemSet) sorted() []Problem {
 type report struct {
 	problems problemSet
 	warnings problemSet
+	// reported counts the calls of problem: the same problem again grows no set.
+	reported int
 }
 
 func newReport() *report { return &report{problems: problemSet{}, warnings: problemSet{}} }
 
 func (r *report) problem(n *node, format string, args ...any) {
+	r.reported++
 	r.problems.add(n.problem(fmt.Sprintf(format, args...)))
 }
 

@@ -10,7 +10,7 @@ import (
 type secretFiles struct {
 	getenv func(string) string
 	dir    string
-	// reads puts what the files hold into a configuration, key by key.
+	// reads puts what the files hold into a configuration, key by key, and leaves it alone where one of a key's files is wrong.
 	reads []func(*secretReader, *Config)
 
 	mu     sync.Mutex
@@ -46,8 +46,9 @@ func (s stamp) same(old stamp) bool {
 // Refresh reads the secret files of the configuration again, and not the configuration itself: tokens, signing secrets, CA
 // certificates and the API's token, each looked for and checked as by Load. It returns the configuration with what they hold now,
 // and what that changes, as in "account shop-a", "sink crm" and "server.api_token_file". Where nothing has changed it returns c
-// itself, and has as a rule read no file. The error is an *Errors that names every file that is missing or wrong: an account or a
-// sink with such a file keeps what it had, and beside the error the others have what their files hold now. Warnings stay those of Load.
+// itself, and has as a rule read no file. The error is an *Errors that names every file that is missing or wrong: an account, a
+// sink or a server with such a file keeps what it had, and beside the error the others have what their files hold now. Warnings
+// stay those of Load.
 //
 // It may be called concurrently. A configuration that Load did not make has no files.
 func (c *Config) Refresh() (fresh *Config, changed []string, err error) {
@@ -75,7 +76,9 @@ func (c *Config) Refresh() (fresh *Config, changed []string, err error) {
 	}
 	if len(r.problems) > 0 {
 		err = &Errors{Problems: r.problems.sorted()}
-		r.stamps = nil // they are looked at again until they are right
+		for name := range r.stamps { // all are read again until all are right
+			r.stamps[name] = stamp{}
+		}
 	}
 	for i, a := range next.Accounts {
 		if a.Key() != c.Accounts[i].Key() {

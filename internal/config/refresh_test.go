@@ -73,10 +73,34 @@ func (d *secretDir) load() *config.Config {
 // refresh holds what changes, and what that does to the secrets.
 func (d *secretDir) refresh(c *config.Config, want ...string) *config.Config {
 	d.t.Helper()
+	return d.refreshBeside(c, nil, want...)
+}
+
+// refuse holds why files cannot be used, and that nothing else has changed.
+func (d *secretDir) refuse(c *config.Config, why ...string) {
+	d.t.Helper()
+	d.refreshBeside(c, why)
+}
+
+// refreshBeside holds what changes beside files that cannot be used, and why they cannot.
+func (d *secretDir) refreshBeside(c *config.Config, why []string, want ...string) *config.Config {
+	d.t.Helper()
 	before := secrets(c)
 	fresh, changed, err := c.Refresh()
-	if err != nil || !slices.Equal(changed, want) {
-		d.t.Fatalf("changed: %q, %v, want %q", changed, err, want)
+	var problems []config.Problem
+	if e, ok := errors.AsType[*config.Errors](err); ok {
+		problems = e.Problems
+	}
+	if (err == nil) != (len(why) == 0) || len(problems) != len(why) || !slices.Equal(changed, want) {
+		d.t.Fatalf("changed: %q, %v, want %q beside %q", changed, err, want, why)
+	}
+	for i, p := range problems {
+		if !strings.Contains(p.String(), why[i]) || p.Line == 0 {
+			d.t.Errorf("got %s, want %s", p, why[i])
+		}
+		if strings.Contains(p.String(), "hunter2") {
+			d.t.Errorf("an error repeats a secret: %s", p)
+		}
 	}
 	if (fresh == c) != (len(want) == 0) {
 		d.t.Errorf("with %d changes the same configuration: %v", len(want), fresh == c)
@@ -95,28 +119,6 @@ func (d *secretDir) refresh(c *config.Config, want ...string) *config.Config {
 		}
 	}
 	return fresh
-}
-
-// refuse holds that the configuration is not refreshed, and why.
-func (d *secretDir) refuse(c *config.Config, why ...string) {
-	d.t.Helper()
-	before := secrets(c)
-	fresh, changed, err := c.Refresh()
-	e, ok := errors.AsType[*config.Errors](err)
-	if !ok || fresh != nil || changed != nil || len(e.Problems) != len(why) {
-		d.t.Fatalf("got %v, %q, %v, want %q", fresh, changed, err, why)
-	}
-	for i, p := range e.Problems {
-		if !strings.Contains(p.String(), why[i]) || p.Line == 0 {
-			d.t.Errorf("got %s, want %s", p, why[i])
-		}
-		if strings.Contains(p.String(), "hunter2") {
-			d.t.Errorf("an error repeats a secret: %s", p)
-		}
-	}
-	if after := secrets(c); !slices.Equal(before, after) {
-		d.t.Errorf("something has changed: %q, was %q", after, before)
-	}
 }
 
 // secrets are all that a configuration holds, in the order of its keys.
@@ -212,8 +214,8 @@ func TestRefresh(t *testing.T) {
 	check("account first", "account second")
 }
 
-// TestRefreshRefuses holds that a file which is missing, empty or malformed changes nothing, also nothing in others, for as long as it
-// is so, and that it is taken once it is right.
+// TestRefreshRefuses holds that a file which is missing, empty or malformed changes nothing for who uses it, for as long as it is so,
+// and that it is taken once it is right.
 func TestRefreshRefuses(t *testing.T) {
 	d := newSecretDir(t)
 	c := d.load()
@@ -229,10 +231,8 @@ func TestRefreshRefuses(t *testing.T) {
 		{"ca.pem", "", `file "ca.pem" holds no certificate`},
 	} {
 		d.put(row.name, row.text)
-		d.put("chat", "chat-of-"+row.name)
 		d.refuse(c, row.why)
 		d.refuse(c, row.why)
-		d.put("chat", "chat-1\n")
 		d.put("shared", "shared-1\n")
 		d.put("api", "0123456789abcdef\n")
 		d.put("signing", signingSecret)
@@ -247,7 +247,7 @@ func TestRefreshRefuses(t *testing.T) {
 	d.refuse(c, `accounts[0].tokens.chat.file: there is no file "chat"`)
 	d.put("signing", "hunter2")
 	d.refuse(c, `there is no file "chat"`, "secret 1 does not begin with whsec_")
-	d.put("signing", otherSecret)
+	d.put("signing", signingSecret)
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,52 @@ func TestRefreshRefuses(t *testing.T) {
 	if err := os.Rename(path+".away", path); err != nil {
 		t.Fatal(err)
 	}
-	d.refresh(c, "sink crm")
+	d.refresh(c)
+}
+
+// TestRefreshBeside holds that files which cannot be used keep no others from being taken over: of an account or a sink that uses
+// one nothing changes, and all is looked at again until all is right.
+func TestRefreshBeside(t *testing.T) {
+	d := newSecretDir(t)
+	c := d.load()
+	ca := string(c.Sinks[1].Webhook.CAs)
+	want := []string{"0123456789abcdef", "shared-1", "chat-1", "from-env", "from-env", "shared-1", "shared-1", signingSecret, ca}
+	check := func(why []string, changes ...string) {
+		t.Helper()
+		c = d.refreshBeside(c, why, changes...)
+		if got := secrets(c); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		d.refuse(c, why...) // nothing else changes, and it is told again
+	}
+
+	// Of an account with two files, and a sink with two.
+	d.put("shared", "shared-2\n")
+	d.put("chat", "")
+	d.put("ca.pem", ca[:len(ca)/2])
+	d.put("signing", otherSecret)
+	d.put("api", "another-token-of-16\n")
+	want[0], want[5], want[6] = "another-token-of-16", "shared-2", "shared-2"
+	wrong := []string{`chat is empty`, `file "ca.pem" has a block that is cut short`}
+	check(wrong, "account second", "server.api_token_file")
+
+	// What is wrong with a file that accounts inherit is one problem, and concerns each of them.
+	d.put("shared", "hunter2\nhunter2\n")
+	d.put("chat", "chat-2\n")
+	d.put("ca.pem", ca)
+	d.put("api", "hunter2")
+	want[7] = otherSecret
+	wrong = []string{"holds fewer than 16 characters", "holds several lines"}
+	check(wrong, "sink crm")
+
+	// A file that was taken over beside a wrong one, and is as it was again.
+	d.put("signing", signingSecret)
+	want[7] = signingSecret
+	check(wrong, "sink crm")
+	d.put("shared", "shared-2\n")
+	d.put("api", "0123456789abcdef\n")
+	want[0], want[1], want[2] = "0123456789abcdef", "shared-2", "chat-2"
+	check(nil, "account first", "server.api_token_file")
 }
 
 // TestRefreshBySwappedLink replaces secrets as Kubernetes does: all files are links into one directory, which a link names that is

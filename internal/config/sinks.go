@@ -58,8 +58,11 @@ func (l *loader) sink(n *node) {
 	l.config.Sinks = append(l.config.Sinks, s)
 	if s.Webhook != nil {
 		l.fill(func(r *secretReader, c *Config) {
-			c.Sinks[i].Webhook.Secrets = r.signing(&e.SecretFile, &e.SecretEnv)
-			c.Sinks[i].Webhook.CAs = r.certificates(&e.CAFile)
+			before := r.reported
+			secrets, authorities := r.signing(&e.SecretFile, &e.SecretEnv), r.certificates(&e.CAFile)
+			if r.reported == before {
+				c.Sinks[i].Webhook.Secrets, c.Sinks[i].Webhook.CAs = secrets, authorities
+			}
 		})
 	}
 }

@@ -177,18 +177,28 @@ func (p *pass) run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case !p.needsWork(r):
+			err = nil
 		case r.ext == draftExt:
 			err = p.steps.remove(p.path(r))
-		case r.ext == lineExt:
-			err = p.pack(ctx, r)
 		default:
-			err = nil
+			err = p.pack(ctx, r)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("compress a rotated file: %w", err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// needsWork says that there is something to do about a rotated file: one that is not to
+// be compressed is touched only if a crash may have left it beside its compressed one.
+func (p *pass) needsWork(r rotatedFile) bool {
+	if r.ext != lineExt || p.compress {
+		return r.ext != packExt
+	}
+	_, err := os.Lstat(r.names(p.dir, p.stem, packExt)[0])
+	return err == nil
 }
 
 func (p *pass) path(r rotatedFile) string { return filepath.Join(p.dir, r.name(p.stem)) }
@@ -206,7 +216,7 @@ func (p *pass) list() ([]rotatedFile, error) {
 		entries, err := dir.ReadDir(256)
 		for _, e := range entries {
 			r, ok := parseRotated(p.stem, e.Name())
-			if !ok || !e.Type().IsRegular() || r.first >= p.before || p.keep == 0 && r.ext == packExt {
+			if !ok || !e.Type().IsRegular() || r.first >= p.before || p.keep == 0 && !p.needsWork(r) {
 				continue
 			}
 			files = append(files, r)

@@ -95,7 +95,7 @@ func openRegular(path string, flags int, mode fs.FileMode) (*os.File, error) {
 		err = checkRegular(path, info)
 	}
 	if err == nil {
-		err = lock(file)
+		err = lock(file, syscall.LOCK_EX)
 	}
 	if err != nil {
 		file.Close()
@@ -105,10 +105,12 @@ func openRegular(path string, flags int, mode fs.FileMode) (*os.File, error) {
 }
 
 // lock takes the lock that keeps a second syncd, or a second sink, away from
-// the file. The kernel drops it with the process, so it needs no cleaning up.
-func lock(file *os.File) error {
+// the file: LOCK_EX to write it, or LOCK_SH for a file that is open for reading, which
+// is all that a network file system gives it. The kernel drops it with the process, so
+// it needs no cleaning up.
+func lock(file *os.File, how int) error {
 	for {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		err := syscall.Flock(int(file.Fd()), how|syscall.LOCK_NB)
 		switch {
 		case errors.Is(err, syscall.EINTR):
 			continue

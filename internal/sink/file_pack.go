@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -24,11 +25,14 @@ const packWindow = 1 << 20
 // compress any more.
 func (p *pass) pack(ctx context.Context, r rotatedFile) error {
 	path := p.path(r)
-	src, err := openRegular(path, 0, 0) // locked: nobody may be writing it
+	src, _, err := openRotated(path)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
+	if err := lock(src, syscall.LOCK_SH); err != nil { // nobody may be writing it
+		return err
+	}
 	names := r.names(p.dir, p.stem, packExt)
 	for _, name := range names {
 		if p.holds(ctx, name, src) == nil {

@@ -22,7 +22,7 @@ func TestFileCompressionFails(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer locked.Close()
-		if err := syscall.Flock(int(locked.Fd()), syscall.LOCK_SH); err != nil {
+		if err := syscall.Flock(int(locked.Fd()), syscall.LOCK_EX); err != nil {
 			t.Fatal(err)
 		}
 		w.rest()
@@ -122,6 +122,32 @@ func TestFileCompressionLeftovers(t *testing.T) {
 			}
 			want := []string{rotated(1, ".ndjson.zst"), second, rotated(3, ".ndjson.zst"), rotated(4, ".ndjson.zst"), "events.ndjson"}
 			w.wantNames(want...)
+			w.check()
+		})
+	}
+}
+
+// Rotated files that are not to be compressed are left alone: whoever has one open or
+// locked is no trouble.
+func TestFileNotCompressed(t *testing.T) {
+	for _, keep := range []int{0, 5} {
+		inWorld(t, sink.FileConfig{Rotate: sink.Rotate{Size: 1, Keep: keep}}, 3, func(w *world) {
+			w.must(1)
+			w.must(1)
+			locked, err := os.Open(w.inDir(rotated(1, ".ndjson")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer locked.Close()
+			if err := syscall.Flock(int(locked.Fd()), syscall.LOCK_EX); err != nil {
+				t.Fatal(err)
+			}
+			w.must(1)
+			w.rest()
+			if len(w.notes) != 0 {
+				t.Errorf("it says %q", w.notes)
+			}
+			w.wantNames(rotated(1, ".ndjson"), rotated(2, ".ndjson"), rotated(3, ".ndjson"), "events.ndjson")
 			w.check()
 		})
 	}

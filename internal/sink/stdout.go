@@ -20,10 +20,15 @@ const maxKeptBuffer = 1 << 20
 // all its own. The reader can so see an event twice, which every reader of this
 // sink must expect, but never half a line with another one behind it.
 //
+// Several sinks may share one: their calls take turns. The sinks of one stream have
+// to, for a line that one of them has torn is finished by whoever writes next.
+//
 // "Safe with the receiver" means written, no more: what a reader has not taken
 // out of a pipe when it dies is lost with the pipe.
 type Stdout struct {
 	w io.Writer
+
+	turn chan struct{} // of size 1: full while a Deliver runs
 
 	// Owned by the one Deliver that runs.
 	buf     []byte           // empty; kept for its memory
@@ -46,13 +51,19 @@ type writeResult struct {
 // Where w is the process's own standard output, the program must have taken
 // over SIGPIPE (os/signal): left alone, it kills a Go program that writes to a
 // closed standard output.
-func NewStdout(w io.Writer) *Stdout { return &Stdout{w: w} }
+func NewStdout(w io.Writer) *Stdout { return &Stdout{w: w, turn: make(chan struct{}, 1)} }
 
 // Deliver implements Sink. A reader that takes nothing blocks the write but not
 // the caller: when ctx ends, Deliver leaves the write behind, and the next
 // Deliver begins by waiting for it.
 func (s *Stdout) Deliver(ctx context.Context, events []event.Logged) error {
 	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 	if s.pending != nil {

@@ -159,3 +159,39 @@ func TestStdoutStalledTwice(t *testing.T) {
 		}
 	}
 }
+
+// Sinks that share a stream take turns, also while it stalls and breaks: no line is
+// torn by another.
+func TestStdoutShared(t *testing.T) {
+	s := &stream{accept: -1, err: syscall.EPIPE}
+	out := sink.NewStdout(s)
+	events := sinktest.Events(3)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 50 {
+				s.allow(7 * i)
+				ctx, cancel := context.WithCancel(t.Context())
+				if i%5 == 0 {
+					cancel()
+				}
+				_ = out.Deliver(ctx, events) // it fails where it was broken off
+				cancel()
+			}
+		})
+	}
+	wg.Wait()
+	s.allow(-1)
+	if err := out.Deliver(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	whole := make(map[string]bool)
+	for _, e := range events {
+		whole[string(e.JSON)] = true
+	}
+	for _, line := range s.lines(t) {
+		if !whole[string(line)] {
+			t.Fatalf("a line is %s", line)
+		}
+	}
+}
