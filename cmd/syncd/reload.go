@@ -59,8 +59,9 @@ func (a *app) refresh(bad *trouble.Run) {
 	if failed != nil {
 		bad.Add(a.log, slog.LevelError, failed.Error(), "secret files have changed and could not be put in force, trying again", "err", failed)
 	}
-	if err == nil && failed == nil {
-		bad.Worked(a.log, "the secret files can be used again")
+	if err == nil && failed == nil && bad.Row() > 0 {
+		a.log.Info("the secret files can be used again")
+		*bad = trouble.Run{} // the same failure later is another one
 	}
 }
 
