@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -198,13 +199,17 @@ func TestResumeLiftsHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		v := newReceiver(r, 8)
+		var back atomic.Bool
 		v.answer = func(context.Context, *event.Logged) error {
+			if back.Load() {
+				return nil
+			}
 			return &sink.Error{Status: 503, RetryAfter: 24 * time.Hour}
 		}
 		r.log("a")
 		d, stop := r.startAs(to("crm", v))
 		time.Sleep(time.Minute)
-		v.answer = nil
+		back.Store(true)
 		if err := d.Resume("crm"); err != nil {
 			t.Fatal(err)
 		}

@@ -80,7 +80,7 @@ func crashAt(t *testing.T, batch int, kind string, at int) {
 		for !r.tryLog(fmt.Sprint("e", i)) {
 			alive()
 		}
-		time.Sleep(30 * time.Second)
+		time.Sleep(10 * time.Minute)
 		alive()
 	}
 	stop()
