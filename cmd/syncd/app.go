@@ -129,7 +129,10 @@ func build(cfg *config.Config, with given) (_ *app, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return a, a.markSinks(cfg)
+	if err := a.markSinks(cfg); err != nil { // a full disk, say: all else goes on, and retention tries again
+		a.log.Error(errMarks, "err", err)
+	}
+	return a, nil
 }
 
 // serviceMetrics registers what belongs to no package.

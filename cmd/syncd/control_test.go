@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,14 +90,13 @@ func (s *shop) daemon(t *testing.T) (stop func()) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	stop = func() {
-		if cmd.ProcessState == nil {
-			cmd.Process.Signal(os.Interrupt)
-			<-ended
-		}
-	}
+	stop = sync.OnceFunc(func() {
+		cmd.Process.Signal(os.Interrupt)
+		<-ended
+	})
 	t.Cleanup(func() {
 		cmd.Process.Kill()
+		stop() // its log is whole then
 		if t.Failed() {
 			t.Logf("the daemon's log:\n%s", log.String())
 		}
@@ -329,9 +329,12 @@ func TestOffLoopbackATokenIsNeeded(t *testing.T) {
 	t.Parallel()
 	s := newStocked(t, "")
 	s.stockRemoved(t)
-	s.pause(t)
 	logged := s.stock(t, "shop-a", 3)
 	s.bury(t, logged...)
+	s.in(t, func(db *state.DB) error {
+		last := logged[len(logged)-1]
+		return db.Settle("crm", time.Now(), state.Settlement{Position: last.Sequence, Gone: &state.Gone{At: time.Now(), Event: last.ID}})
+	})
 	commands := [][]string{
 		{"deadletter", "list", "--sink", "crm"},
 		{"deadletter", "retry", "--sink", "crm", "--id", logged[0].ID},

@@ -135,7 +135,10 @@ func (a *app) apply(cfg *config.Config) error {
 	case a.reconfigured <- struct{}{}:
 	default:
 	}
-	return a.markSinks(cfg)
+	if err := a.markSinks(cfg); err != nil {
+		a.log.Error(errMarks, "err", err)
+	}
+	return nil
 }
 
 // keepFixed returns the configuration with what a running daemon keeps until its end,

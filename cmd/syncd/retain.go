@@ -72,7 +72,7 @@ func (a *app) retireSinks(ctx context.Context, before time.Time) error {
 		return nil
 	}
 	defer a.reloading.Unlock()
-	if err := a.markRemoved(a.config()); err != nil {
+	if err := a.markSinks(a.config()); err != nil {
 		return err
 	}
 	removed, err := a.db.Removed()
@@ -99,6 +99,8 @@ func (a *app) retireSinks(ctx context.Context, before time.Time) error {
 	}
 	return nil
 }
+
+const errMarks = "what sinks select and which have left could not be noted, trying again"
 
 // markSinks notes in the state what the configured sinks select, for the time when they
 // are not configured any more, and which have left.
