@@ -72,6 +72,10 @@ func (a *app) retireSinks(ctx context.Context, before time.Time) error {
 		return nil
 	}
 	defer a.reloading.Unlock()
+	return a.retireLocked(ctx, before)
+}
+
+func (a *app) retireLocked(ctx context.Context, before time.Time) error {
 	if err := a.markSinks(a.config()); err != nil {
 		return err
 	}

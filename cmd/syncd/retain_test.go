@@ -46,7 +46,9 @@ func TestRemovedSinkIsRetired(t *testing.T) {
 	}
 	retire := func(before time.Time) {
 		t.Helper()
-		if err := r.app.retireSinks(t.Context(), before); err != nil {
+		r.app.reloading.Lock()
+		defer r.app.reloading.Unlock()
+		if err := r.app.retireLocked(t.Context(), before); err != nil {
 			t.Fatal(err)
 		}
 	}
