@@ -81,7 +81,17 @@ func newReloader(t *testing.T) *reloader {
 // token writes a token of a seller; expires zero: it lasts.
 func (r *reloader) token(name string, seller int, expires time.Time) {
 	r.t.Helper()
-	write(r.t, filepath.Join(r.dir, name), r.sb.MintToken(sandbox.TokenSpec{Seller: r.sb.Worlds()[seller].ID(), Expires: expires}))
+	r.put(name, r.sb.MintToken(sandbox.TokenSpec{Seller: r.sb.Worlds()[seller].ID(), Expires: expires}))
+}
+
+// put replaces a file at once: nobody finds it half-written.
+func (r *reloader) put(name, content string) {
+	r.t.Helper()
+	path := filepath.Join(r.dir, name)
+	write(r.t, path+".new", content)
+	if err := os.Rename(path+".new", path); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *reloader) write() {

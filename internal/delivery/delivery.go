@@ -142,7 +142,7 @@ func (d *Delivery) Update(sinks []Sink) error {
 		delete(old, s.Name)
 	}
 	for name := range old {
-		d.metrics.forget(name)
+		d.metrics.Forget(name)
 	}
 	for _, s := range begin {
 		s.metrics = d.metrics.declare(s.Name)

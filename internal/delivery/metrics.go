@@ -79,10 +79,7 @@ func (m *Metrics) declare(name string) *sinkMetrics {
 }
 
 // Forget takes away what a sink that is not served any more has of series.
-func (m *Metrics) Forget(name string) { m.forget(name) }
-
-// forget takes the series of a sink away.
-func (m *Metrics) forget(name string) {
+func (m *Metrics) Forget(name string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sinks = slices.DeleteFunc(slices.Clone(m.sinks), func(s string) bool { return s == name })
