@@ -110,7 +110,7 @@ func (c *check) ids(id StreamID, ids, records *bolt.Bucket) {
 		return
 	}
 	_ = ids.ForEach(func(hash, times []byte) error {
-		if len(hash) != 8 || len(times) == 0 || len(times)%8 != 0 {
+		if len(hash) != 8 && len(hash) != 16 || len(times) == 0 || len(times)%8 != 0 {
 			c.add("%s: ids entry %x of %d bytes", id, hash, len(times))
 			return nil
 		}

@@ -331,7 +331,7 @@ func (db *DB) eachDead(ctx context.Context, sink, id string, change func(q *queu
 		}
 		n, next := 0, from
 		err := db.update(func(tx *bolt.Tx) error {
-			n, more = 0, false
+			n, next, more = 0, from, false
 			if _, err := getSink(tx, sink); err != nil {
 				return err
 			}

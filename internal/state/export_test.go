@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -63,7 +64,7 @@ func (db *DB) FailCommits(err error, took time.Duration, effect bool) {
 func (db *DB) ListFrom(size int64) { db.writer.listFrom = size }
 
 // NoAnchor lets the first commit do without the fsync in front of it.
-func (db *DB) NoAnchor() { db.writer.anchored = true }
+func (db *DB) NoAnchor() { db.writer.anchored.Store(true) }
 
 // Kept says what is kept of a sink: the events that hold the log for it, where it
 // stands, and whether it holds the log by that; no error for one that is not known.
@@ -93,4 +94,28 @@ func (db *DB) Forgotten() (is bool, err error) {
 		return nil
 	})
 	return is, err
+}
+
+// SlowTransactions lets each transaction take a time before it is committed, and
+// counts them.
+func (db *DB) SlowTransactions(took time.Duration) (n *atomic.Int64) {
+	w, next := &db.writer, db.writer.transact
+	n = new(atomic.Int64)
+	w.transact = func(fn func(*bolt.Tx) error) error {
+		n.Add(1)
+		time.Sleep(took)
+		return next(fn)
+	}
+	return n
+}
+
+// GroupMost is how many writes share a transaction.
+const GroupMost = groupMost
+
+// PagesOf returns how many pages fn's commits write.
+func (db *DB) PagesOf(fn func()) int64 {
+	before := db.bolt.Stats().TxStats
+	fn()
+	after := db.bolt.Stats().TxStats
+	return after.GetWrite() - before.GetWrite()
 }

@@ -181,7 +181,7 @@ func readable(name string, key []byte) string {
 		return "i " + moment(key[1:]) + " " + number(key[9:]) + " " + string(key[17:])
 	case "u<due><visit id>", "v<due><visit id>":
 		return string(key[:1]) + " " + moment(key[1:]) + " " + string(key[9:])
-	case "<8 bytes of SHA-256 of the item id>", "<8 bytes of SHA-256 of the entry>":
+	case "<id key>", "<8 bytes of SHA-256 of the entry>":
 		return fmt.Sprintf("%x", key)
 	case "<8 bytes of SHA-256 of the entry>raw":
 		return fmt.Sprintf("%x %s", key[:8], key[8:])
@@ -201,7 +201,7 @@ func readableValue(name string, value []byte) string {
 		return number(value)
 	case "committed":
 		return moment(value)
-	case "<8 bytes of SHA-256 of the item id>":
+	case "<id key>":
 		return moment(value)
 	case "u<due><visit id>", "v<due><visit id>":
 		return moment(value) + " " + moment(value[8:])

@@ -282,7 +282,7 @@ func appendEvent(tx *bolt.Tx, p *Page, it *Item, action Action, n uint64, r *rec
 // when it was recorded.
 func logEvent(tx *bolt.Tx, e *event.Event) error {
 	log := tx.Bucket(bucketEvents)
-	log.FillPercent = 0.9 // sequences only grow: pages fill from the left
+	log.FillPercent = ascending
 	var err error
 	if e.Sequence, err = log.NextSequence(); err != nil {
 		return err

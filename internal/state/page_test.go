@@ -157,6 +157,51 @@ func TestFoundByID(t *testing.T) {
 	}
 }
 
+// Ids that end in a number are found alike, and ones with the same number told apart.
+func TestFoundByNumber(t *testing.T) {
+	f := open(t)
+	ids := []string{"7", "07", "a/7", "b/7", "a/18446744073709551615", "a/99999999999999999999", "a/", "8"}
+	for i, id := range ids {
+		if out := commit(t, f.DB, pageOf(f.DB, question(id, i, "a"))); out.Actions[0] != state.ActionCreated {
+			t.Fatalf("%s: %+v", id, out)
+		}
+	}
+	for i, id := range ids {
+		if out := commit(t, f.DB, pageOf(f.DB, question(id, 100+i, "a"))); out.Wrote {
+			t.Errorf("%s is not found under another time: %+v", id, out)
+		}
+	}
+	checkState(t, f.DB)
+}
+
+// New items whose ids ascend, as most numbers of marketplaces do, cost few pages: a
+// commit writes each page that it has changed.
+func TestAscendingIDsAreNeighbours(t *testing.T) {
+	grown := func(id func(i int) string) int64 {
+		f := open(t)
+		n := 0
+		page := func(size int) {
+			var items []state.Item
+			for range size {
+				it := question(id(n), 0, "a")
+				it.Created = day.Add(time.Duration(n) * time.Second)
+				items, n = append(items, it), n+1
+			}
+			commit(t, f.DB, pageOf(f.DB, items...))
+		}
+		for range 20 {
+			page(1000)
+		}
+		return f.DB.PagesOf(func() { page(100) })
+	}
+	numbers := grown(func(i int) string { return fmt.Sprint("review/", 1_000_000+i) })
+	words := grown(func(i int) string { return fmt.Sprint("review/x", 1_000_000+i) })
+	t.Logf("a page of 100 new items: %d pages with ids that ascend, %d with others", numbers, words)
+	if numbers*2 > words {
+		t.Errorf("a page of 100 new items writes %d pages with ids that ascend, and %d with others", numbers, words)
+	}
+}
+
 // Two ids with one hash share an entry of ids; each finds its own record.
 func TestHashCollision(t *testing.T) {
 	f := open(t)

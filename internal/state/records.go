@@ -6,7 +6,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -83,15 +86,21 @@ func openRecords(tx *bolt.Tx, id StreamID) *streamRecords {
 
 // ensure makes the buckets of records where they are missing.
 func (s *streamRecords) ensure(tx *bolt.Tx, id StreamID) (err error) {
-	if s.records != nil {
-		return nil
+	if s.records == nil {
+		if s.records, err = ensure(tx, bucketRecords, id.Account, id.Stream); err != nil {
+			return err
+		}
+		if s.ids, err = ensure(tx, bucketIDs, id.Account, id.Stream); err != nil {
+			return err
+		}
 	}
-	if s.records, err = ensure(tx, bucketRecords, id.Account, id.Stream); err != nil {
-		return err
-	}
-	s.ids, err = ensure(tx, bucketIDs, id.Account, id.Stream)
-	return err
+	s.records.FillPercent = ascending
+	return nil
 }
+
+// ascending is how full pages become where keys mostly come in ascending order. By
+// half, as is bbolt's way with any order, a commit would write twice as many.
+const ascending = 0.9
 
 // timeKey is t in a key: times before 1970 sort as 0.
 func timeKey(t time.Time) []byte {
@@ -104,9 +113,28 @@ func timeKey(t time.Time) []byte {
 
 func recordKey(created time.Time, id string) []byte { return append(timeKey(created), id...) }
 
+// idKey is an item's key in ids: 8 bytes of the hash of its id, and before them the
+// number that the id ends in, if it does. Such numbers are given out in ascending
+// order, so those of a page are neighbours; hashes alone are anywhere, and each
+// would make the commit write a page of its own.
 func idKey(id string) []byte {
 	sum := sha256.Sum256([]byte(id))
-	return sum[:8]
+	key := make([]byte, 0, 16)
+	if n, err := lastNumber(id); err == nil {
+		key = binary.BigEndian.AppendUint64(key, n)
+	}
+	return append(key, sum[:8]...)
+}
+
+// errNoNumber is made once: most ids of some marketplaces end in no number.
+var errNoNumber = errors.New("no number")
+
+func lastNumber(id string) (uint64, error) {
+	last := id[strings.LastIndexByte(id, '/')+1:]
+	if strings.Trim(last, "0123456789") != "" {
+		return 0, errNoNumber
+	}
+	return strconv.ParseUint(last, 10, 64)
 }
 
 // find returns an item's record and its key, or nil. First where the item's own
@@ -156,6 +184,9 @@ func (s *streamRecords) file(it *Item, now time.Time) ([]byte, error) {
 	}
 	key := recordKey(at, it.ID)
 	id := idKey(it.ID)
+	if len(id) > 8 {
+		s.ids.FillPercent = ascending
+	}
 	// Two ids with one hash share the entry; find tells them apart by the key.
 	times := append(bytes.Clone(s.ids.Get(id)), key[:8]...)
 	return key, s.ids.Put(id, times)

@@ -30,6 +30,7 @@ func (db *DB) RetireSink(ctx context.Context, name string, want func(account, ty
 	for done := false; !done && ctx.Err() == nil; {
 		n := 0
 		err := db.update(func(tx *bolt.Tx) error {
+			done = false
 			v, err := getSink(tx, name)
 			if err != nil {
 				return err

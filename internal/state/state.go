@@ -35,7 +35,7 @@
 //	ids
 //	  <account>
 //	    <stream>
-//	      <8 bytes of SHA-256 of the item id>   8 bytes for each record so hashed: the <created> of its key
+//	      <id key>   8 bytes for each record so named: the <created> of its key; see below
 //	staged
 //	  <account>
 //	    <stream>
@@ -97,7 +97,8 @@
 // A record's key begins with the item's creation time, since items are read in
 // about that order and random keys cost several times as much. The item id
 // alone still finds a record, through ids, whose small entries are written once
-// per item. An item without a plausible creation time is filed under the time
+// per item. Their keys begin with the number that the item id ends in, if it does,
+// and end in 8 bytes of its SHA-256. An item without a plausible creation time is filed under the time
 // of its first sight.
 package state
 

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -10,7 +11,10 @@ import (
 )
 
 // IDHash is what Vanish knows an item by: 8 bytes of the SHA-256 of its id.
-func IDHash(id string) uint64 { return binary.BigEndian.Uint64(idKey(id)) }
+func IDHash(id string) uint64 {
+	sum := sha256.Sum256([]byte(id))
+	return binary.BigEndian.Uint64(sum[:])
+}
 
 // Vanish takes note of what a complete run did not show, for streams whose
 // disappearances are news. began is the stamp that was taken when the run began,

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -22,15 +24,30 @@ type writer struct {
 	transact func(fn func(*bolt.Tx) error) error // bolt.DB.Update; tests let it fail
 	listFrom int64                               // bytes
 	dead     chan struct{}                       // closed when broken is set
+	anchored atomic.Bool
 
-	mu       sync.Mutex // held for the whole transaction, and guards what follows
-	anchored bool
-	broken   error // ErrBroken and why
-	failure  error // of the last commit that failed, to be returned until then
-	until    time.Time
+	mu      sync.Mutex // guards what follows; held over no I/O
+	leading bool       // somebody runs transactions
+	queue   []*write   // what came meanwhile
+
+	// Of who leads.
+	broken  error // ErrBroken and why
+	failure error // of the last commit that failed, to be returned until then
+	until   time.Time
+}
+
+// write is what somebody wants to write.
+type write struct {
+	fn   func(tx *bolt.Tx) error
+	turn chan bool // true: lead; false: err says what came of it
+	err  error
 }
 
 const (
+	// groupMost is how many writes share a transaction: those that wait while the one
+	// before it is committed. The more there are the less each pays for its two
+	// fsyncs; each may be a page of megabytes that is in memory until the commit.
+	groupMost = 16
 	// slowFailure is how long a failing commit may take before the next is put off.
 	slowFailure = 100 * time.Millisecond
 	// failureShare is how many times as long as it took the next one waits,
@@ -39,7 +56,60 @@ const (
 	failureMost  = time.Minute
 )
 
-// write runs fn in a write transaction.
+// errUnrun is what is left of a write whose leader's goroutine ended in the middle,
+// by a panic that somebody above it took.
+var errUnrun = errors.New("the transaction was not run")
+
+// write runs fn in a write transaction, alone or with those of others who came while
+// the one before was committed: in the order in which they came, each seeing what
+// those before it did, and returning when all of it is on disk. Where one of them
+// returns an error each is run in a transaction of its own, so fn may be run twice,
+// the first time without effect.
+//
+// A crash before the commit leaves nothing of the group, and after it all: nobody
+// has been told of less.
+func (w *writer) write(fn func(tx *bolt.Tx) error) error {
+	own := &write{fn: fn, turn: make(chan bool, 1), err: errUnrun}
+	w.mu.Lock()
+	wait := w.leading
+	if wait {
+		w.queue = append(w.queue, own)
+	}
+	w.leading = true
+	w.mu.Unlock()
+	if !wait || <-own.turn {
+		w.lead(own)
+	}
+	return own.err
+}
+
+// lead runs a write and those that wait, and has the next one lead.
+func (w *writer) lead(own *write) {
+	w.mu.Lock()
+	group := append([]*write{own}, w.queue[:min(len(w.queue), groupMost-1)]...)
+	w.queue = slices.Delete(w.queue, 0, len(group)-1)
+	w.mu.Unlock()
+	defer func() {
+		for _, other := range group[1:] {
+			other.turn <- false
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.leading = len(w.queue) > 0; w.leading {
+			w.queue[0].turn <- true
+			w.queue = slices.Delete(w.queue, 0, 1)
+		}
+	}()
+	whole, err := w.commit(group)
+	for _, one := range group {
+		if one.err = err; !whole && len(group) > 1 {
+			_, one.err = w.commit([]*write{one})
+		}
+	}
+}
+
+// commit runs a group in one transaction. whole: what came of it is that of each; else
+// one of them did not want to, or could not.
 //
 // A transaction whose fn returns an error costs next to nothing. But where bbolt
 // fails to commit one it finds the free pages again, for they are not on disk:
@@ -57,29 +127,29 @@ const (
 // it back when the kernel drops the page, and it gives the pages of the commit
 // before to the next one, although readers and perhaps the disk still need them.
 // So nothing more is written: see ErrBroken. Readers go on.
-func (w *writer) write(fn func(tx *bolt.Tx) error) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+func (w *writer) commit(group []*write) (whole bool, err error) {
 	if w.broken != nil {
-		return w.broken
+		return true, w.broken
 	}
 	if time.Now().Before(w.until) {
-		return w.failure
+		return true, w.failure
 	}
 	var id int // of the transaction, once it is bbolt's turn
 	var began time.Time
-	err := w.transact(func(tx *bolt.Tx) error {
+	err = w.transact(func(tx *bolt.Tx) error {
 		if err := w.anchor(tx); err != nil {
 			return fmt.Errorf("make the last commit durable: %w", err)
 		}
-		if err := fn(tx); err != nil {
-			return err
+		for _, one := range group {
+			if err := one.fn(tx); err != nil {
+				return err
+			}
 		}
 		id, began = tx.ID(), time.Now()
 		return nil
 	})
 	if err == nil || id == 0 {
-		return err
+		return id != 0, err
 	}
 	if took := time.Since(began); took > slowFailure {
 		w.failure, w.until = err, time.Now().Add(min(failureShare*took, failureMost))
@@ -92,9 +162,9 @@ func (w *writer) write(fn func(tx *bolt.Tx) error) error {
 	if seen != nil || now >= id { // a file that bbolt could not map again has no view
 		w.broken = fmt.Errorf("%w: %w", ErrBroken, errors.Join(err, seen))
 		close(w.dead)
-		return w.broken
+		return true, w.broken
 	}
-	return err
+	return true, err
 }
 
 // listFrom is how large a file must be to be closed with a list of its free pages.
@@ -105,14 +175,11 @@ const listFrom = 256 << 20
 // pages at the next open by a walk with a map of all pages: 35 MiB of heap and
 // half of the time for a file of 2 GiB, measured. A failure costs only that.
 func (w *writer) listFree(size int64) {
-	w.mu.Lock()
-	list := w.anchored && size >= w.listFrom
-	if list {
-		w.bolt.NoFreelistSync = false
-	}
-	w.mu.Unlock()
-	if list {
-		_ = w.write(func(*bolt.Tx) error { return nil })
+	if w.anchored.Load() && size >= w.listFrom {
+		_ = w.write(func(*bolt.Tx) error {
+			w.bolt.NoFreelistSync = false
+			return nil
+		})
 	}
 }
 
@@ -124,7 +191,7 @@ func (w *writer) listFree(size int64) {
 // kernel takes for dirty, so the meta page is written once more, byte for byte;
 // the other one stays, should a power cut tear this one.
 func (w *writer) anchor(tx *bolt.Tx) error {
-	if w.anchored {
+	if w.anchored.Load() {
 		return nil
 	}
 	size := w.bolt.Info().PageSize
@@ -143,7 +210,7 @@ func (w *writer) anchor(tx *bolt.Tx) error {
 		if err := w.file.Sync(); err != nil {
 			return err
 		}
-		w.anchored = true
+		w.anchored.Store(true)
 		return nil
 	}
 	return errors.New("its meta page is gone") // written over by somebody else
