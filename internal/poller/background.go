@@ -42,7 +42,7 @@ func (w *worker) backgroundTurn(ctx context.Context) (next time.Time) {
 		if k == nil {
 			return at
 		}
-		page, err := w.step(ctx, w.background, k)
+		page, err := w.step(ctx, w.background, k, false)
 		switch {
 		case err == nil:
 			w.turn(k, page)

@@ -11,7 +11,8 @@ import (
 
 // step reads one page of a walk and commits it. It returns the page; one that is
 // Done ended a run. The zero page: there was nothing to commit, and more to read.
-func (w *worker) step(ctx context.Context, l *lane, k *walk) (sources.Page, error) {
+// With on the caller takes the next page at once, or lets go of it.
+func (w *worker) step(ctx context.Context, l *lane, k *walk, on bool) (sources.Page, error) {
 	if err := w.resume(); err != nil {
 		return sources.Page{}, err
 	}
@@ -34,33 +35,33 @@ func (w *worker) step(ctx context.Context, l *lane, k *walk) (sources.Page, erro
 	if k.name == sources.Backfill && a.request == nil {
 		return sources.Page{Done: true}, nil // its staged items were all that was left
 	}
-	// G3's "whose request was sent before": requests leave in another order than they
-	// began to wait for the budget.
-	a.stamp = w.p.db.Stamp()
-	a.query.Sending = func() { a.stamp = w.p.db.Stamp() }
-	var large permit
-	a.query.Large = func(ctx context.Context) error { return large.take(ctx, w.p.large) }
-	defer large.giveBack(w.p.large)
-	page, err := w.Source.Fetch(ctx, a.query)
-	a.answered = time.Now()
-	if err == nil {
+	f := w.takeAhead(k, &a)
+	if f == nil {
+		f = &fetch{asked: a}
+		w.fetch(ctx, f)
+	}
+	defer f.large.giveBack(w.p.large)
+	if f.err == nil {
 		w.p.accepted(w.ID.Account, w.Group)
 	}
 	l.committing.Lock()
 	defer l.committing.Unlock()
-	if k.moves != a.moves && (err != nil || k.name == sources.Backfill) {
+	if k.moves != f.asked.moves && (f.err != nil || k.name == sources.Backfill) {
 		// Meanwhile the walk was told to go on elsewhere: a failure is not that of
 		// the next page, and history may have to begin further back than this page.
 		return sources.Page{}, nil
 	}
-	if err != nil {
-		return sources.Page{}, err
+	if f.err != nil {
+		return sources.Page{}, f.err
 	}
-	if err := w.commit(k, a, page); err != nil {
+	if on {
+		w.fetchAhead(ctx, k, f)
+	}
+	if err := w.commit(k, f); err != nil {
 		return sources.Page{}, err
 	}
 	w.worked(k)
-	return page, nil
+	return f.page, nil
 }
 
 // largePages is how many large answers the process has in memory at once, whatever
@@ -90,8 +91,8 @@ func (p *permit) giveBack(turns chan struct{}) {
 
 // commit brings a page into the state. From here a crash costs nothing: the page
 // is saved with its cursor, or read again. The caller holds lane.committing.
-func (w *worker) commit(k *walk, a asked, page sources.Page) error {
-	now := time.Now()
+func (w *worker) commit(k *walk, f *fetch) error {
+	a, page, now := f.asked, f.page, time.Now()
 	r := w.onRun(k, a, page)
 	known := w.standing()
 	last := page.Done && !page.Staged // what was staged is complete with its last item
@@ -107,7 +108,7 @@ func (w *worker) commit(k *walk, a asked, page sources.Page) error {
 	if a.request != nil {
 		p.Unemitted, p.Asked = true, a.request.Asked
 	}
-	b := w.items(&p, k, a, page, known)
+	b := w.items(&p, k, f, known)
 	if k.name == sources.Follow {
 		if err := w.visitsOf(&p, k, &page); err != nil {
 			return err

@@ -122,7 +122,7 @@ func (w *worker) followTurn(ctx context.Context, asked bool) (next time.Time) {
 		if retry.After(time.Now()) && !asked {
 			return retry
 		}
-		switch _, err := w.step(ctx, &f.lane, k); {
+		switch _, err := w.step(ctx, &f.lane, k, false); {
 		case err == nil:
 		case errors.Is(err, errNoVisit):
 			return f.at
@@ -146,7 +146,7 @@ func (w *worker) visitDue(ctx context.Context, by time.Time) error {
 		if ctx.Err() != nil {
 			return cmp.Or(last, context.Cause(ctx))
 		}
-		_, err := w.step(ctx, &f.lane, k)
+		_, err := w.step(ctx, &f.lane, k, false)
 		if k.worked > worked {
 			tries, worked = 0, k.worked
 		}

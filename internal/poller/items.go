@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"syncd/internal/event"
-	"syncd/internal/fingerprint"
 	"syncd/internal/sources"
 	"syncd/internal/state"
 )
@@ -19,7 +18,8 @@ type beside struct {
 }
 
 // items prepares the items of a page for the state.
-func (w *worker) items(p *state.Page, k *walk, a asked, page sources.Page, known state.Stream) (b beside) {
+func (w *worker) items(p *state.Page, k *walk, f *fetch, known state.Stream) (b beside) {
+	a, page := f.asked, f.page
 	b.odd = page.Undecodable
 	old := history{known: known, first: !known.Walked || page.History, request: a.request}
 	if k.name == sources.Follow {
@@ -32,7 +32,7 @@ func (w *worker) items(p *state.Page, k *walk, a asked, page sources.Page, known
 			old.asked = old.asked.Add(-skew) // by the clock that the items carry
 		}
 	}
-	for _, it := range page.Items {
+	for i, it := range page.Items {
 		if old.leaves(it) {
 			continue
 		}
@@ -44,13 +44,11 @@ func (w *worker) items(p *state.Page, k *walk, a asked, page sources.Page, known
 		if k.run.shown != nil {
 			k.run.shown = append(k.run.shown, state.IDHash(kept.ID))
 		}
-		if !it.Immutable {
-			var err error
-			if kept.Fingerprint, err = fingerprint.Of(it.Body, w.Ignore); err != nil {
-				b.odd = append(b.odd, sources.Undecodable{Raw: it.Body, Reason: err.Error()})
-				continue
-			}
+		if err := f.prints[i].err; err != nil {
+			b.odd = append(b.odd, sources.Undecodable{Raw: it.Body, Reason: err.Error()})
+			continue
 		}
+		kept.Fingerprint = f.prints[i].is
 		p.Items = append(p.Items, kept)
 		b.wakes = append(b.wakes, it.Wakes)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // reads are the places of the engine that only read the state.
-var reads = []string{"step Stamp", "finishStaged HasStaged", "resume HasVerdict", "commitStaged OpenStream",
+var reads = []string{"fetch Stamp", "finishStaged HasStaged", "resume HasVerdict", "commitStaged OpenStream",
 	"nextVisit NextVisit", "planned CountVisits", "remembered Visit", "missing Missing"}
 
 // commitKinds returns every place of the engine that writes to the state, as

@@ -65,11 +65,12 @@ func (w *worker) newsTurn(ctx context.Context, k *walk, begin time.Time, asked b
 // began: pages until the source says that it has seen everything. It returns when
 // that run began.
 func (w *worker) poll(ctx context.Context, l *lane, k *walk) (began time.Time, err error) {
+	defer w.dropAhead(k)
 	for {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && k.ahead == nil { // a request that was sent is worth its commit
 			return began, context.Cause(ctx)
 		}
-		page, err := w.step(ctx, l, k)
+		page, err := w.step(ctx, l, k, true)
 		if err != nil {
 			return began, err
 		}

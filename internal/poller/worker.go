@@ -96,6 +96,7 @@ type walk struct {
 	again    error       // one of them failed for a reason that passes; nil: none did
 	planTold string      // Page.Plan
 	planAt   time.Time
+	ahead    *fetch // the page after the last one, fetched before that was committed; nil: there is none
 
 	// Guarded by lane.committing.
 	cursor   sources.Cursor // may be ahead of the saved one by pages without a change
