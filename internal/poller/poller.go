@@ -15,8 +15,8 @@
 //
 // A lane has one goroutine while it works, and only a timer while it sleeps. Each
 // walk has its own cursor. It belongs to the goroutine of its lane, which moves it
-// under lane.committing; Skip and Backfill move it under the same lock. Nothing is
-// fetched while it is held. What all lanes and the reports need
+// under lane.committing; Skip and Backfill move it under the same lock. Who holds it
+// waits for no request. What all lanes and the reports need
 // (where the stream stands, due times, failures, progress) is guarded by
 // worker.mu, which is held over no I/O at all.
 //
