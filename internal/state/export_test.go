@@ -109,6 +109,20 @@ func (db *DB) SlowTransactions(took time.Duration) (n *atomic.Int64) {
 	return n
 }
 
+// RunTwice runs what each transaction is to do once in vain before, as it happens to
+// the writes of a group of which one fails.
+func (db *DB) RunTwice() {
+	w, next := &db.writer, db.writer.transact
+	inVain := errors.New("in vain")
+	w.transact = func(fn func(*bolt.Tx) error) error {
+		if !w.anchored.Load() { // as a group that fails does not undo that either
+			return next(fn)
+		}
+		_ = db.bolt.Update(func(tx *bolt.Tx) error { return errors.Join(inVain, fn(tx)) })
+		return next(fn)
+	}
+}
+
 // GroupMost is how many writes share a transaction.
 const GroupMost = groupMost
 
