@@ -78,8 +78,12 @@ left at Ctrl-C is done by the next daemon.`,
 				return usageError{errors.New("--account and --since are needed")}
 			}
 			var err error
-			if in.Since, err = parseTime(since, time.Now()); err != nil {
+			now := time.Now()
+			if in.Since, err = parseTime(since, now); err != nil {
 				return usageError{fmt.Errorf("--since: %w", err)}
+			}
+			if in.Since.After(now) {
+				return usageError{errors.New("--since is in the future")}
 			}
 			return e.askOr(cmd.Context(), "backfill", in, "reading history since "+in.Since.Format(time.RFC3339), func(ctx context.Context, cfg *config.Config) error {
 				return e.work(ctx, cfg, 0, func(ctx context.Context, a *app) ([]poller.Left, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"syncd/internal/config"
+	"syncd/internal/state"
 )
 
 func newBackup(e *env) *cobra.Command {
@@ -49,7 +50,7 @@ is emitted again, with the same ids.`,
 
 // backUpClosed copies the state file that no daemon has open.
 func backUpClosed(path string, w io.Writer) error {
-	db, err := openClosed(path)
+	db, err := state.Open(state.Config{Path: path})
 	if err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,7 +67,7 @@ func TestBackupIsRestored(t *testing.T) {
 	if err := os.Remove(filepath.Join(s.dir, "syncd.db")); err != nil {
 		t.Fatal(err)
 	}
-	s.expect(t, 1, "no such file", "state", "backup", filepath.Join(s.dir, "third.db"))
+	s.expect(t, 1, "there is no state file", "state", "backup", filepath.Join(s.dir, "third.db"))
 	left, err := filepath.Glob(filepath.Join(s.dir, "*"))
 	if err != nil {
 		t.Fatal(err)
@@ -85,22 +84,7 @@ func TestBackupIsRestored(t *testing.T) {
 // Where the connection breaks, no piece of a copy is left that looks like one.
 func TestBackupCutShort(t *testing.T) {
 	s := newShop(t, sandbox.WorldSpec{}, sandbox.TokenSpec{}, "")
-	l, err := net.Listen("tcp", s.address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			conn.Read(make([]byte, 4096))
-			conn.Write([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"))
-			conn.Close()
-		}
-	}()
+	s.breaksOff(t, "abcde")
 	s.expect(t, 1, "ended too early", "state", "backup", filepath.Join(s.dir, "copy.db"))
 	if left, _ := filepath.Glob(filepath.Join(s.dir, "copy*")); len(left) != 0 {
 		t.Errorf("left: %s", left)

@@ -208,10 +208,11 @@ sinks:
 }
 
 // freeAddress is where nothing listens.
-func freeAddress(b *testing.B) string {
+func freeAddress(t testing.TB) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	defer l.Close()
 	return l.Addr().String()

@@ -70,20 +70,20 @@ func (a *app) actions() map[string]web.Action {
 // downloads are those whose answer is too long for memory.
 func (a *app) downloads() map[string]web.Download {
 	return map[string]web.Download{
-		"state/backup": func(_ context.Context, _ []byte, w io.Writer) error {
+		"state/backup": {Write: func(_ context.Context, _ []byte, w io.Writer) error {
 			// While it lasts the state cannot use free pages again: a megabyte a second is
 			// the least that a client has to take.
 			allowed := time.Minute + time.Duration(a.db.Size()>>20)*time.Second
 			_, err := a.db.Backup(&inTime{w, time.Now().Add(allowed)})
 			return err
-		},
-		"export": func(ctx context.Context, raw []byte, w io.Writer) error {
+		}},
+		"export": {Patient: true, Write: func(ctx context.Context, raw []byte, w io.Writer) error {
 			var in exportArgs
 			if err := web.Arguments(raw, &in); err != nil {
 				return err
 			}
 			return a.desk().export(ctx, in, w)
-		},
+		}},
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,18 +29,8 @@ type shop struct {
 
 func newShop(t *testing.T, spec sandbox.WorldSpec, token sandbox.TokenSpec, extra string) *shop {
 	t.Helper()
-	sb, err := sandbox.New(sandbox.Config{Seed: 3, Sellers: []sandbox.Seller{{World: spec}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := httptest.NewServer(sb.Handler())
-	t.Cleanup(api.Close)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &shop{sb: sb, dir: t.TempDir(), address: l.Addr().String()}
-	l.Close()
+	sb, api := startSandbox(t, sandbox.Config{Seed: 3, Sellers: []sandbox.Seller{{World: spec}}})
+	s := &shop{sb: sb, dir: t.TempDir(), address: freeAddress(t)}
 	token.Seller = sb.Worlds()[0].ID()
 	write(t, filepath.Join(s.dir, "wb.token"), sb.MintToken(token))
 	s.config = filepath.Join(s.dir, "syncd.yaml")
@@ -57,7 +45,7 @@ accounts:
     endpoints: {feedbacks: %[1]q, chat: %[1]q, returns: %[1]q}
 sinks:
   - {name: archive, type: file, path: events.ndjson, from: beginning}
-`, api.URL, s.address, extra))
+`, api, s.address, extra))
 	return s
 }
 
@@ -128,6 +116,9 @@ func (s *shop) events(t *testing.T) []string {
 	}
 	var ids []string
 	for line := range strings.Lines(string(raw)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // it is being written
+		}
 		var e envelope
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatal(err)
@@ -247,7 +238,6 @@ func TestControlThroughTheDaemon(t *testing.T) {
 		`no account "shop-b" is polled; there are: shop-a`: {"poll", "shop-b"},
 		`polls no stream "chat"; it polls: chat_events`:    {"poll", "shop-a", "chat"},
 		`polls no stream "nothing"`:                        {"backfill", "--account", "shop-a", "--stream", "nothing", "--since", "1d"},
-		"since is in the future":                           {"backfill", "--account", "shop-a", "--since", "2100-01-01T00:00:00Z"},
 	} {
 		s.expect(t, 1, want, args...)
 	}

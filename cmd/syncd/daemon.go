@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -221,7 +222,8 @@ func (d *daemon) refusal(resp *http.Response) error {
 }
 
 // either asks the running daemon; where none answers it works alone, on the closed
-// state file and by the given configuration.
+// state file and by the given configuration. It makes no new file: in the wrong folder,
+// or with another configuration, that would look like success.
 func (e *env) either(ask func(d *daemon) error, alone func(cfg *config.Config) error) error {
 	cfg, cfgErr := e.quietConfig()
 	d, err := e.daemon(cfg)
@@ -234,6 +236,9 @@ func (e *env) either(ask func(d *daemon) error, alone func(cfg *config.Config) e
 	if cfgErr != nil {
 		return cfgErr
 	}
+	if _, statErr := os.Stat(cfg.State.Path); errors.Is(statErr, fs.ErrNotExist) {
+		return fmt.Errorf("%w, and there is no state file at %s: is %s the right configuration? `syncd run` and `syncd once` begin a new state", err, cfg.State.Path, cfg.Files[0])
+	}
 	return lockedBy(alone(cfg), err)
 }
 
@@ -243,14 +248,6 @@ func lockedBy(err, noDaemon error) error {
 		return fmt.Errorf("%w (%w: is --server right?)", err, noDaemon)
 	}
 	return err
-}
-
-// openClosed opens the state file that no daemon has open. It makes no new one.
-func openClosed(path string) (*state.DB, error) {
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("state file %s: %w", path, errors.Unwrap(err))
-	}
-	return state.Open(state.Config{Path: path})
 }
 
 // quietConfig is the configuration for a command that talks to the daemon: its

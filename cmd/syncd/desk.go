@@ -60,7 +60,7 @@ func onDesk[In, Out any](ctx context.Context, e *env, name string, in In, do des
 
 // atClosed opens the closed state file for a piece of work.
 func atClosed(cfg *config.Config, do func(k *desk) error) error {
-	db, err := openClosed(cfg.State.Path)
+	db, err := state.Open(state.Config{Path: cfg.State.Path})
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -48,6 +47,18 @@ type world struct {
 	config   string
 }
 
+// startSandbox serves a sandbox until the test ends.
+func startSandbox(t *testing.T, cfg sandbox.Config) (sb *sandbox.Sandbox, url string) {
+	t.Helper()
+	sb, err := sandbox.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := httptest.NewServer(sb.Handler())
+	t.Cleanup(api.Close)
+	return sb, api.URL
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	spec := sandbox.WorldSpec{Events: 320, Questions: 300, Span: 30 * 24 * time.Hour, PageTies: 3, AnsweredUnseen: 0.1,
@@ -55,12 +66,7 @@ func newWorld(t *testing.T) *world {
 	if os.Getenv("SYNCD_E2E") == "full" {
 		spec.Events, spec.Questions, spec.Feedbacks, spec.Claims, spec.Pins = 5000, 12_000, 60_000, 300, 200
 	}
-	sb, err := sandbox.New(sandbox.Config{Seed: 7, Sellers: []sandbox.Seller{{World: spec}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := httptest.NewServer(sb.Handler())
-	t.Cleanup(api.Close)
+	sb, api := startSandbox(t, sandbox.Config{Seed: 7, Sellers: []sandbox.Seller{{World: spec}}})
 	w := &world{sb: sb, receiver: newReceiver(t), dir: t.TempDir()}
 	w.config = filepath.Join(w.dir, "syncd.yaml")
 	token := sb.MintToken(sandbox.TokenSpec{Seller: sb.Worlds()[0].ID()})
@@ -79,7 +85,7 @@ accounts:
 sinks:
   - {name: archive, type: file, path: events.ndjson}
   - {name: crm, type: webhook, url: %[2]q, secret_file: crm.secret, retry: {initial: 100ms, max: 1s}}
-`, api.URL, w.receiver.url))
+`, api, w.receiver.url))
 	return w
 }
 
@@ -267,12 +273,7 @@ func TestEndToEndOnce(t *testing.T) {
 func TestEndToEndRun(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := freeAddress(t)
 	raw, err := os.ReadFile(w.config)
 	if err != nil {
 		t.Fatal(err)

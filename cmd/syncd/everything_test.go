@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,12 +111,7 @@ func (tr *truth) look(t *testing.T, w *sandbox.World) {
 func TestEndToEndEverything(t *testing.T) {
 	t.Parallel()
 	size := everythingSized()
-	sb, err := sandbox.New(sandbox.Config{Seed: 11, Sellers: []sandbox.Seller{{World: size.spec}}, Quirks: sandbox.Quirks{PhotoNoise: true}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := httptest.NewServer(sb.Handler())
-	defer api.Close()
+	sb, api := startSandbox(t, sandbox.Config{Seed: 11, Sellers: []sandbox.Seller{{World: size.spec}}, Quirks: sandbox.Quirks{PhotoNoise: true}})
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "wb.token"), sb.MintToken(sandbox.TokenSpec{Seller: sb.Worlds()[0].ID()}))
 	sweep := fmt.Sprintf("sweep: {every: %s, full: %s, window: 1200d}", size.every, size.full)
@@ -138,7 +132,7 @@ accounts:
       feedback_pins: {enabled: true, schedule: "@every 3s"}
 sinks:
   - {name: archive, type: file, path: events.ndjson}
-`, api.URL, sweep))
+`, api, sweep))
 	cmd := exec.Command(os.Args[0], "run", "--config", filepath.Join(dir, "syncd.yaml"))
 	cmd.Env = append(os.Environ(), "SYNCD_TEST_AS_SYNCD=1")
 	var log bytes.Buffer

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -14,7 +15,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"syncd/internal/config"
 	"syncd/internal/event"
+	"syncd/internal/state"
+	"syncd/internal/web"
 )
 
 // An exported event is the exact line, a record has its item as the marketplace sent it,
@@ -22,7 +28,7 @@ import (
 func TestExport(t *testing.T) {
 	t.Parallel()
 	s := newStocked(t, "")
-	s.expect(t, 1, "no such file", "export", "--events")
+	s.expect(t, 1, "there is no state file at "+filepath.Join(s.dir, "syncd.db"), "export", "--events")
 	logged := s.stock(t, "shop-a", 600) // more than a piece
 	other := s.stock(t, "shop-b", 2)
 	text := func(events []event.Logged) string {
@@ -69,15 +75,15 @@ func TestExport(t *testing.T) {
 	}
 }
 
-// Where the connection breaks, the exit code says that it is not all.
-func TestExportCutShort(t *testing.T) {
-	t.Parallel()
-	s := newStocked(t, "")
+// breaksOff puts a daemon in place that answers everything with the beginning of a download,
+// and then is gone.
+func (s *shop) breaksOff(t *testing.T, piece string) {
+	t.Helper()
 	l, err := net.Listen("tcp", s.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -85,10 +91,17 @@ func TestExportCutShort(t *testing.T) {
 				return
 			}
 			conn.Read(make([]byte, 4096))
-			conn.Write([]byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n"))
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(piece), piece)
 			conn.Close()
 		}
 	}()
+}
+
+// Where the connection breaks, the exit code says that it is not all.
+func TestExportCutShort(t *testing.T) {
+	t.Parallel()
+	s := newStocked(t, "")
+	s.breaksOff(t, "{}\n")
 	out := s.expect(t, 1, "not everything was exported, only 1 line, 0.0 MB: the answer of http://"+s.address+" ended too early", "export", "--events")
 	if out != "{}\n" {
 		t.Errorf("written: %q", out)
@@ -170,12 +183,27 @@ func (r *slowReader) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A download takes as long as its reader likes; a daemon that says nothing for a minute
-// is given up.
-func TestDownloadOfASlowReader(t *testing.T) {
+// An export takes as long as its reader likes, on either side; a daemon that says nothing
+// for a minute is given up.
+func TestExportOfASlowReader(t *testing.T) {
+	t.Parallel()
+	s := newStocked(t, "")
+	size := 0
+	for _, e := range s.stock(t, "shop-a", 1000) {
+		size += len(e.JSON) + 1
+	}
 	synctest.Test(t, func(t *testing.T) {
-		const size = 1 << 20
-		d := pipeDaemon(t, func(w http.ResponseWriter, _ *http.Request) { w.Write(make([]byte, size)) })
+		db, err := state.Open(state.Config{Path: filepath.Join(s.dir, "syncd.db")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		a := &app{db: db, cfg: &config.Config{}}
+		api := web.Handler(web.Config{Listen: "127.0.0.1:1", Log: discard, Gatherer: prometheus.NewRegistry(), Downloads: a.downloads(), APIToken: func() string { return "" }, Loopback: true})
+		d := pipeDaemon(t, func(w http.ResponseWriter, r *http.Request) {
+			r.Host = "localhost"
+			api.ServeHTTP(w, r)
+		})
 		var r slowReader
 		if err := d.download(t.Context(), "/api/v1/export", exportArgs{Events: true}, &r); err != nil || r.got != size {
 			t.Errorf("%d of %d bytes, %v", r.got, size, err)

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,12 +27,7 @@ func TestBackfillInBoundedMemory(t *testing.T) {
 		n = 200_000
 	}
 	const most = 150 << 20
-	sb, err := sandbox.New(sandbox.Config{Seed: 5, Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{Feedbacks: n, FeedbackSpan: 3 * 365 * 24 * time.Hour}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := httptest.NewServer(sb.Handler())
-	defer api.Close()
+	sb, api := startSandbox(t, sandbox.Config{Seed: 5, Sellers: []sandbox.Seller{{World: sandbox.WorldSpec{Feedbacks: n, FeedbackSpan: 3 * 365 * 24 * time.Hour}}}})
 	dir := t.TempDir()
 	// The program as it is shipped: the race detector's memory is not ours.
 	binary := filepath.Join(dir, "syncd")
@@ -53,7 +47,7 @@ accounts:
     streams: {chat_events: {enabled: false}, chats: {enabled: false}, questions: {enabled: false}, claims: {enabled: false}}
 sinks:
   - {name: archive, type: file, path: events.ndjson}
-`, api.URL))
+`, api))
 	peak := func(args ...string) (rss int) {
 		t.Helper()
 		cmd := exec.Command(binary, append(args, "--config", config)...)

@@ -65,7 +65,7 @@ func (a *app) refresh(bad *trouble.Run) {
 	}
 }
 
-var errOver = &web.Error{Status: http.StatusServiceUnavailable, Err: errors.New("syncd is being stopped: nothing was changed")}
+var errOver = &web.Error{Status: http.StatusServiceUnavailable, Err: errors.New("syncd is being stopped: the next start reads the configuration")}
 
 // reload reads the configuration and all secrets again, and makes it the present one.
 // One that is wrong changes nothing. Calls come one after the other, each with what is
@@ -88,7 +88,11 @@ func (a *app) reload(context.Context) error {
 		for _, w := range cfg.Warnings {
 			a.log.Warn("a doubt about the configuration", "warning", w.String())
 		}
-		if err = a.apply(cfg); err != nil {
+		if err = a.apply(cfg); err != nil && a.serving.Err() != nil {
+			a.log.Info(errOver.Error()) // the end has come on the way, and is no fault of the configuration
+			return errOver
+		}
+		if err != nil {
 			a.log.Error("the new configuration could not be put in force", "err", err)
 			err = &web.Error{Status: http.StatusInternalServerError, Err: fmt.Errorf("the new configuration could not be put in force: %w", err)}
 		}

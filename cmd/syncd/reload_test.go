@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,7 +21,6 @@ import (
 
 	"syncd/internal/config"
 	"syncd/internal/sources/apiclient"
-	"syncd/internal/state"
 	"syncd/internal/web"
 )
 
@@ -257,31 +255,6 @@ func TestReloadTornLine(t *testing.T) {
 	}
 }
 
-// TestHangupAtTheStart: a SIGHUP that comes before syncd is up does not end it. The state
-// is locked, so that it takes its time.
-func TestHangupAtTheStart(t *testing.T) {
-	t.Parallel()
-	r := newReloader(t)
-	r.write()
-	db, err := state.Open(state.Config{Path: filepath.Join(r.dir, "syncd.db")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := start(t, r.path, "run")
-	r.await("it waits for the state", func() bool {
-		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
-		return slices.ContainsFunc(fds, func(fd string) bool {
-			to, _ := os.Readlink(fd)
-			return strings.HasSuffix(to, "/syncd.db")
-		})
-	})
-	if err := errors.Join(p.cmd.Process.Signal(syscall.SIGHUP), db.Close()); err != nil {
-		t.Fatal(err)
-	}
-	r.has("archive.ndjson", "shop-a/questions", 20)
-	p.stop()
-}
-
 // TestSourceKey: what makes an account open its source again, and with it begin all its
 // streams anew, and what does not.
 func TestSourceKey(t *testing.T) {
@@ -442,12 +415,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 func TestReloadOfAProcess(t *testing.T) {
 	t.Parallel()
 	r := newReloader(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
+	address := freeAddress(t)
 	rewrite := func() {
 		r.write()
 		raw, err := os.ReadFile(r.path)

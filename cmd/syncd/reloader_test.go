@@ -63,13 +63,8 @@ const onlyQuestions = `start: beginning, streams: {chat_events: {enabled: false}
 func newReloader(t *testing.T) *reloader {
 	t.Helper()
 	world := sandbox.WorldSpec{Questions: 20, Claims: 6, Span: 24 * time.Hour}
-	sb, err := sandbox.New(sandbox.Config{Seed: 3, Sellers: []sandbox.Seller{{World: world}, {World: world}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := httptest.NewServer(sb.Handler())
-	t.Cleanup(api.Close)
-	r := &reloader{t: t, sb: sb, api: api.URL, dir: t.TempDir(), log: new(sharedBuffer), accounts: make(map[string]string), sinks: make(map[string]string)}
+	sb, api := startSandbox(t, sandbox.Config{Seed: 3, Sellers: []sandbox.Seller{{World: world}, {World: world}}})
+	r := &reloader{t: t, sb: sb, api: api, dir: t.TempDir(), log: new(sharedBuffer), accounts: make(map[string]string), sinks: make(map[string]string)}
 	r.path = filepath.Join(r.dir, "syncd.yaml")
 	r.token("a.token", 0, time.Time{})
 	r.token("b.token", 1, time.Time{})

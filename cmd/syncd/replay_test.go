@@ -41,7 +41,7 @@ func TestReplayThroughTheDaemon(t *testing.T) {
 func TestReplayOnTheClosedFile(t *testing.T) {
 	t.Parallel()
 	s := newStocked(t, "")
-	s.expect(t, 1, "no such file", "replay", "--sink", "crm", "--since", "1h")
+	s.expect(t, 1, "there is no state file", "replay", "--sink", "crm", "--since", "1h")
 	s.stock(t, "shop-a", 3)
 	s.stock(t, "shop-b", 2)
 	raw, err := os.ReadFile(s.config)

@@ -25,9 +25,10 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":     exits,
-			"statefile": makeStateFile,
-			"refuses":   refuses,
+			"exits":      exits,
+			"statefile":  makeStateFile,
+			"refuses":    refuses,
+			"needsState": needsState,
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" { // no mode says anything to it

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,9 +105,9 @@ func makeStateFile(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(stateFiles[args[0]](path, raw))
 }
 
-// refuses is the script command `refuses CONFIG PATH TEXT`: run, once and poll say in one
-// line that they cannot work with the state file at PATH, that it is TEXT and what to do
-// next, exit with 1, and leave everything as it was.
+// refuses is the script command `refuses CONFIG PATH TEXT`: run and once, and poll where
+// there is a file, say in one line that they cannot work with the state file at PATH, that
+// it is TEXT and what to do next, exit with 1, and leave everything as it was.
 func refuses(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: refuses CONFIG PATH TEXT")
@@ -122,7 +123,11 @@ func refuses(ts *testscript.TestScript, neg bool, args []string) {
 		return names, raw
 	}
 	names, raw := look()
-	for _, command := range [][]string{{"run"}, {"once"}, {"poll", "shop-a"}} {
+	commands := [][]string{{"run"}, {"once"}}
+	if slices.Contains(names, filepath.Base(path)) {
+		commands = append(commands, []string{"poll", "shop-a"})
+	}
+	for _, command := range commands {
 		exits(ts, false, append(append([]string{"1", "syncd"}, command...), "--config", args[0]))
 		said := ts.ReadFile("stderr")
 		if strings.Count(said, "\n") != 1 || !strings.Contains(said, path) || !strings.Contains(said, text) || !nextStep(said) {
@@ -132,6 +137,32 @@ func refuses(ts *testscript.TestScript, neg bool, args []string) {
 		if !slices.Equal(names, namesNow) || !bytes.Equal(raw, rawNow) {
 			ts.Fatalf("syncd %s has changed %s, or left something beside it: %v", command[0], path, namesNow)
 		}
+	}
+}
+
+// needsState is the script command `needsState COMMAND...`: by here.yaml, which has a state
+// file that does not exist, the command says so in one line, exits with 1, and makes nothing.
+func needsState(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: needsState COMMAND...")
+	}
+	look := func() (names []string) {
+		ts.Check(filepath.WalkDir(ts.MkAbs("."), func(path string, _ fs.DirEntry, err error) error {
+			names = append(names, path)
+			return err
+		}))
+		return names
+	}
+	before := look()
+	exits(ts, false, append(append([]string{"1", "syncd"}, args...), "--config", "here.yaml"))
+	said := ts.ReadFile("stderr")
+	for _, want := range []string{"there is no state file at " + ts.MkAbs("syncd.db"), "here.yaml", "`syncd run`"} {
+		if strings.Count(said, "\n") != 1 || !strings.Contains(said, want) || ts.ReadFile("stdout") != "" {
+			ts.Fatalf("want one line with %q", want)
+		}
+	}
+	if now := look(); !slices.Equal(before, now) {
+		ts.Fatalf("there was %q, now there is %q", before, now)
 	}
 }
 

@@ -166,7 +166,7 @@ func catalog() config.Catalog {
 	c := config.Catalog{CheckSchedule: func(expr string) error {
 		_, err := poller.ParseSchedule(expr)
 		return err
-	}, EventTypes: []string{event.SchemaChanged}}
+	}, EventTypes: []string{event.SchemaChanged}, OwnHeaders: sink.ReservedHeaders()}
 	for _, m := range marketplaces {
 		cm := config.Marketplace{Name: m.name, Keys: m.keys, CheckToken: m.checkToken}
 		for name, url := range m.groups {

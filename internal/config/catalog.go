@@ -9,6 +9,8 @@ type Catalog struct {
 	EventTypes []string
 	// CheckSchedule says what is wrong with a schedule expression. Nil accepts every expression.
 	CheckSchedule func(expr string) error
+	// OwnHeaders are the request headers of a webhook that are not for the configuration to set: globs, in lower case.
+	OwnHeaders []string
 }
 
 // Marketplace is one value of an account's `marketplace`.

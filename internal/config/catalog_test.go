@@ -12,6 +12,11 @@ import (
 func catalog() config.Catalog {
 	return config.Catalog{
 		EventTypes: []string{"syncd.schema_changed"},
+		OwnHeaders: []string{
+			"connection", "content-encoding", "content-length", "content-type", "expect", "host", "idempotency-key", "x-idempotency-key",
+			"keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
+			"webhook-*", "syncd-*",
+		},
 		Marketplaces: []config.Marketplace{
 			{
 				Name: "wildberries",

@@ -9,22 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/txtar"
-
 	"syncd/internal/config"
 )
 
 // TestKeys changes every setting of accounts and sinks, one at a time, wherever it stands, and holds that each changes the key, each
 // to another one, and that the same settings always have the same key.
 func TestKeys(t *testing.T) {
-	archive, err := txtar.ParseFile("testdata/good/full.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for _, f := range archive.Files {
-		write(t, filepath.Join(dir, f.Name), string(f.Data))
-	}
+	dir := fullExample(t)
 	full := func() *config.Config {
 		return load(t, filepath.Join(dir, "etc/syncd.yaml"), map[string]string{"WB_TOKEN": "own", "CHAT_TOKEN": "chat"})
 	}

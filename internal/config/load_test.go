@@ -35,15 +35,22 @@ func loadText(t *testing.T, text string) (*config.Config, error) {
 	return config.Load(config.Source{Path: path, Getenv: getenv}, catalog())
 }
 
-func TestLoad(t *testing.T) {
+// fullExample writes the files of a configuration that has every key.
+func fullExample(t *testing.T) (dir string) {
+	t.Helper()
 	archive, err := txtar.ParseFile("testdata/good/full.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
+	dir = t.TempDir()
 	for _, f := range archive.Files {
 		write(t, filepath.Join(dir, f.Name), string(f.Data))
 	}
+	return dir
+}
+
+func TestLoad(t *testing.T) {
+	dir := fullExample(t)
 	etc := filepath.Join(dir, "etc")
 	c := load(t, filepath.Join(etc, "syncd.yaml"), map[string]string{"WB_TOKEN": "own", "CHAT_TOKEN": "chat\n"})
 

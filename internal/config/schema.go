@@ -189,7 +189,7 @@ func (g *generator) table(elem reflect.Type, keys string) schema {
 		s["additionalProperties"] = g.property(elem, field{})
 		s["propertyNames"] = schema{
 			"pattern": headerNamePattern,
-			"not":     schema{"pattern": anyCase("^((" + strings.Join(ownHeaders, "|") + ")$|" + strings.Join(ownPrefixes, "|") + ")")},
+			"not":     schema{"pattern": anyCase("^(" + strings.ReplaceAll(strings.Join(g.catalog.OwnHeaders, "|"), "*", ".*") + ")$")},
 		}
 	}
 	return s

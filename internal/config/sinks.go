@@ -123,16 +123,6 @@ func (l *loader) headers(t *table[opt[headerValue]]) map[string]string {
 	return headers
 }
 
-// ownHeaders are for syncd or the HTTP client to set, besides all that begin as ownPrefixes do. A fixed idempotency key would make
-// every event a repetition of the first.
-var (
-	ownHeaders = []string{
-		"connection", "content-encoding", "content-length", "content-type", "expect", "host", "idempotency-key", "keep-alive",
-		"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-idempotency-key",
-	}
-	ownPrefixes = []string{"webhook-", "syncd-"}
-)
-
 // headerNamePattern is a token of RFC 9110.
 const headerNamePattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 
@@ -140,13 +130,11 @@ var headerNameRE = regexp.MustCompile(headerNamePattern)
 
 // headerName checks the key of an entry of `headers`.
 func (d *decoder) headerName(n *node) bool {
-	lower := strings.ToLower(n.label)
-	own := slices.Contains(ownHeaders, lower) ||
-		slices.ContainsFunc(ownPrefixes, func(p string) bool { return strings.HasPrefix(lower, p) })
+	own := func(g string) bool { return Glob{g}.Match(strings.ToLower(n.label)) }
 	switch {
 	case !headerNameRE.MatchString(n.label):
 		d.problem(n, "is not the name of a header, expected one such as X-Tenant")
-	case own:
+	case slices.ContainsFunc(d.catalog.OwnHeaders, own):
 		d.problem(n, "is for syncd to set, expected another header")
 	default:
 		return true

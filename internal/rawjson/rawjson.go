@@ -119,9 +119,9 @@ func (s *scan) value(depth int) bool {
 	var ok bool
 	switch s.b[s.i] {
 	case '{':
-		ok = depth < maxDepth && s.object(depth+1)
+		ok = depth < maxDepth && s.holds('}', depth+1)
 	case '[':
-		ok = depth < maxDepth && s.array(depth+1)
+		ok = depth < maxDepth && s.holds(']', depth+1)
 	case '"':
 		ok = s.text()
 	case 't':
@@ -139,26 +139,22 @@ func (s *scan) value(depth int) bool {
 	return ok
 }
 
-// object and array recurse as deep as the text, up to maxDepth.
-func (s *scan) object(depth int) bool {
+// holds reads what an object or an array holds, up to its end. It recurses as deep as
+// the text, up to maxDepth.
+func (s *scan) holds(end byte, depth int) bool {
 	s.i++
-	if s.space() == '}' {
+	if s.space() == end {
 		s.i++
 		return true
 	}
 	for {
-		if s.space() != '"' || !s.name() || s.space() != ':' {
-			return false
-		}
-		s.i++
-		s.space()
-		if !s.value(depth) {
+		if c := s.space(); end == '}' && (c != '"' || !s.name()) || !s.value(depth) {
 			return false
 		}
 		switch s.space() {
 		case ',':
 			s.i++
-		case '}':
+		case end:
 			s.i++
 			return true
 		default:
@@ -167,36 +163,21 @@ func (s *scan) object(depth int) bool {
 	}
 }
 
-func (s *scan) array(depth int) bool {
-	s.i++
-	if s.space() == ']' {
-		s.i++
-		return true
-	}
-	for {
-		s.space()
-		if !s.value(depth) {
-			return false
-		}
-		switch s.space() {
-		case ',':
-			s.i++
-		case ']':
-			s.i++
-			return true
-		default:
-			return false
-		}
-	}
-}
-
+// name reads the name of a member, whose quote is the next byte, and on to its value.
 func (s *scan) name() bool {
 	start := s.i
-	ok := s.text()
+	if !s.text() {
+		return false
+	}
 	if s.keep {
 		s.nodes = append(s.nodes, Node{int32(start), int32(s.i), int32(len(s.nodes) + 1)})
 	}
-	return ok
+	if s.space() != ':' {
+		return false
+	}
+	s.i++
+	s.space()
+	return true
 }
 
 // text reads the string whose opening quote is the next byte.

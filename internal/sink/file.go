@@ -148,7 +148,7 @@ func (f *File) Deliver(ctx context.Context, events []event.Logged) error {
 	// A crash from here to the commit of Checkpoint leaves whole lines behind
 	// the committed length. The log hands them to Resume as its next lines:
 	// they are cut and written once more.
-	mark, err := readMark(f.file, size)
+	mark, err := f.readMark(size)
 	if err != nil {
 		return fmt.Errorf("append events: read back: %w", err)
 	}

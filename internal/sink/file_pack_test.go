@@ -11,20 +11,26 @@ import (
 	"syncd/internal/sink"
 )
 
+// lockFile locks a file as another process would.
+func lockFile(t *testing.T, path string) (unlock func()) {
+	t.Helper()
+	locked, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(locked.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return func() { locked.Close() }
+}
+
 // A compression that fails, or a file that cannot be read, is told once and tried
 // again; the others are compressed, and the sink goes on.
 func TestFileCompressionFails(t *testing.T) {
 	inWorld(t, sink.FileConfig{Rotate: sink.Rotate{Size: 1, Compress: true}}, 5, func(w *world) {
 		w.must(1)
 		w.must(1)
-		locked, err := os.Open(w.inDir(rotated(1, ".ndjson")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer locked.Close()
-		if err := syscall.Flock(int(locked.Fd()), syscall.LOCK_EX); err != nil {
-			t.Fatal(err)
-		}
+		unlock := lockFile(t, w.inDir(rotated(1, ".ndjson")))
 		w.rest()
 		w.wantNames(rotated(1, ".ndjson"), rotated(2, ".ndjson.zst"), "events.ndjson")
 		for range 3 {
@@ -34,7 +40,7 @@ func TestFileCompressionFails(t *testing.T) {
 		if len(w.notes) != 1 || !strings.Contains(w.notes[0], "locked") {
 			t.Errorf("it says %q", w.notes)
 		}
-		locked.Close()
+		unlock()
 		time.Sleep(time.Minute)
 		w.rest()
 		w.wantNames(rotated(1, ".ndjson.zst"), rotated(2, ".ndjson.zst"), "events.ndjson")
@@ -134,14 +140,7 @@ func TestFileNotCompressed(t *testing.T) {
 		inWorld(t, sink.FileConfig{Rotate: sink.Rotate{Size: 1, Keep: keep}}, 3, func(w *world) {
 			w.must(1)
 			w.must(1)
-			locked, err := os.Open(w.inDir(rotated(1, ".ndjson")))
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer locked.Close()
-			if err := syscall.Flock(int(locked.Fd()), syscall.LOCK_EX); err != nil {
-				t.Fatal(err)
-			}
+			defer lockFile(t, w.inDir(rotated(1, ".ndjson")))()
 			w.must(1)
 			w.rest()
 			if len(w.notes) != 0 {

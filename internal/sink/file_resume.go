@@ -24,6 +24,7 @@ import (
 // file is soon given to the next one.
 type fileMark struct {
 	Version int    `json:"v"`
+	Path    string `json:"path"` // where it was: a sink that is given another path has lost nothing
 	Size    int64  `json:"size"`
 	Head    string `json:"head"` // hash of the first bytes: known even when the file was cut short
 	Tail    string `json:"tail"` // hash of the last bytes: known at this very length
@@ -41,14 +42,14 @@ const (
 	markTail = 1024
 )
 
-// readMark takes the mark of a file at a length that it has or had.
-func readMark(file io.ReaderAt, size int64) (fileMark, error) {
-	m := fileMark{Version: markVersion, Size: size}
+// readMark takes the mark of the file at a length that it has or had.
+func (f *File) readMark(size int64) (fileMark, error) {
+	m := fileMark{Version: markVersion, Path: f.path, Size: size}
 	var err error
-	if m.Head, err = hashRange(file, 0, min(size, markHead)); err != nil {
+	if m.Head, err = hashRange(f.file, 0, min(size, markHead)); err != nil {
 		return fileMark{}, err
 	}
-	if m.Tail, err = hashRange(file, max(size-markTail, 0), size); err != nil {
+	if m.Tail, err = hashRange(f.file, max(size-markTail, 0), size); err != nil {
 		return fileMark{}, err
 	}
 	return m, nil
@@ -160,7 +161,7 @@ func (f *File) resume(ctx context.Context, checkpoint []byte, next iter.Seq2[[]b
 	if err != nil {
 		return report, err
 	}
-	mark, err := readMark(f.file, size)
+	mark, err := f.readMark(size)
 	if err != nil {
 		return report, err
 	}
@@ -188,16 +189,18 @@ type plan struct {
 // plan decides, and changes nothing.
 func (f *File) plan(ctx context.Context, was *fileMark, size int64, next iter.Seq2[[]byte, error]) (plan, error) {
 	p := plan{foreign: size, size: size}
-	switch {
-	case was == nil:
+	if was == nil {
 		// None of this is ours, and nobody asked us to tidy it up.
 		p.keep = size
 		if size > 0 {
 			p.note = fmt.Sprintf("the file already held %d bytes, which stay at its beginning", size)
 		}
 		return p, nil
+	}
+	elsewhere := was.Path != f.path // perhaps the file was moved there too
+	switch {
 	case size == 0:
-		if was.Size > 0 && !f.rotatedAs(was) {
+		if was.Size > 0 && !elsewhere && !f.rotatedAs(was) {
 			p.note = fmt.Sprintf("the file with the %d bytes written so far is gone, or was emptied; a new one is begun", was.Size)
 		}
 		return p, nil
@@ -208,10 +211,8 @@ func (f *File) plan(ctx context.Context, was *fileMark, size int64, next iter.Se
 		}
 		if same {
 			p.keep, p.known = was.Size, true
-			break
 		}
-		p.note = fmt.Sprintf("the file is not the one with the %d bytes written so far; a new one is begun", was.Size)
-	default:
+	case !elsewhere: // another sink's file may well begin with the same event
 		same, err := was.begins(f.file, size)
 		if err != nil {
 			return p, err
@@ -221,6 +222,12 @@ func (f *File) plan(ctx context.Context, was *fileMark, size int64, next iter.Se
 			p.note = fmt.Sprintf("the file has lost %d of its %d bytes; it goes on after the %d that are left", was.Size-size, was.Size, size)
 			return p, nil
 		}
+	}
+	switch {
+	case p.known:
+	case elsewhere:
+		p.note = fmt.Sprintf("the sink wrote to %s until now, and the file here is another one; a new one is begun", was.Path)
+	default:
 		p.note = fmt.Sprintf("the file is not the one with the %d bytes written so far; a new one is begun", was.Size)
 	}
 	// A new file may be one that a Deliver began before it crashed.

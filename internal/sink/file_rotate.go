@@ -79,7 +79,7 @@ func (f *File) Tend(ctx context.Context) (Tended, error) {
 
 // beginAnew takes the mark of an empty file.
 func (f *File) beginAnew() error {
-	mark, err := readMark(f.file, 0)
+	mark, err := f.readMark(0)
 	mark.Last = f.mark.Last
 	f.mark = mark
 	return err

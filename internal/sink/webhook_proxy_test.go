@@ -32,6 +32,18 @@ func dialTo(w *sink.Webhook, server string) (last *string) {
 	return last
 }
 
+// through sends an event by the proxy, for which addr stands in.
+func through(t *testing.T, w *sink.Webhook, addr string) {
+	t.Helper()
+	asked := dialTo(w, addr)
+	if e := send(t, w); e != nil {
+		t.Error(e)
+	}
+	if *asked != "proxy.example:3128" {
+		t.Errorf("connected to %s", *asked)
+	}
+}
+
 // The proxy of the environment is used, for plain and for encrypted receivers,
 // but where NO_PROXY excepts them, and what it asks of us is shown to nobody.
 // net/http reads the environment once, so that the test needs a new process.
@@ -64,14 +76,7 @@ func TestWebhookProxy(t *testing.T) {
 			}
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		})
-		w := plain("http://receiver.example/hook")
-		asked := dialTo(w, addr)
-		if e := send(t, w); e != nil {
-			t.Error(e)
-		}
-		if *asked != "proxy.example:3128" {
-			t.Errorf("connected to %s", *asked)
-		}
+		through(t, plain("http://receiver.example/hook"), addr)
 	})
 
 	t.Run("encrypted", func(t *testing.T) {
@@ -97,14 +102,7 @@ func TestWebhookProxy(t *testing.T) {
 			}
 			io.WriteString(inner, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		})
-		w := encrypted()
-		asked := dialTo(w, addr)
-		if e := send(t, w); e != nil {
-			t.Error(e)
-		}
-		if *asked != "proxy.example:3128" {
-			t.Errorf("connected to %s", *asked)
-		}
+		through(t, encrypted(), addr)
 	})
 
 	t.Run("excepted", func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,20 +120,26 @@ func basicAuth(user *url.Userinfo) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
 }
 
-// isReserved tells the headers that syncd sets or that belong to the connection.
-// name is in canonical form.
-func isReserved(name string) bool {
-	switch name {
-	case "Content-Type", "User-Agent",
+// ReservedHeaders are those that a webhook sets itself or that belong to the
+// connection, in lower case. One with * at its end is all that begin so.
+func ReservedHeaders() []string {
+	return []string{
+		"connection", "content-encoding", "content-length", "content-type", "expect", "host",
 		// One key for all requests would make them all repetitions of the first,
 		// to a receiver that goes by it; and the transport, if it sees one, sends
 		// again on its own what may have arrived.
-		"Idempotency-Key", "X-Idempotency-Key",
-		"Host", "Connection", "Content-Length", "Content-Encoding", "Expect", "Keep-Alive",
-		"Te", "Trailer", "Transfer-Encoding", "Upgrade", "Proxy-Authorization", "Proxy-Connection":
-		return true
+		"idempotency-key", "x-idempotency-key",
+		"keep-alive", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "user-agent",
+		"webhook-*", "syncd-*",
 	}
-	return strings.HasPrefix(name, "Webhook-") || strings.HasPrefix(name, "Syncd-")
+}
+
+func isReserved(name string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc(ReservedHeaders(), func(r string) bool {
+		prefix, all := strings.CutSuffix(r, "*")
+		return name == r || all && strings.HasPrefix(name, prefix)
+	})
 }
 
 // validName tells a token of RFC 9110.

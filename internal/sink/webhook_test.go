@@ -111,6 +111,20 @@ func send(t testing.TB, w *sink.Webhook) *sink.Error {
 	return e
 }
 
+// verify holds that a request is signed by each of the secrets.
+func verify(t *testing.T, secrets []string, header http.Header, body []byte) {
+	t.Helper()
+	for i, s := range secrets {
+		verifier, err := standardwebhooks.NewWebhook(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verifier.Verify(body, header); err != nil {
+			t.Errorf("secret %d: %v", i, err)
+		}
+	}
+}
+
 // The vector of the official libraries' own tests.
 func TestSignatureVector(t *testing.T) {
 	got, err := sink.Sign(testSecret, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", []byte(`{"test": 2432232314}`))
@@ -162,15 +176,7 @@ func TestWebhookRequest(t *testing.T) {
 		if n := len(strings.Fields(r.header.Get("Webhook-Signature"))); n != len(secrets) {
 			t.Errorf("%d signatures for %d secrets", n, len(secrets))
 		}
-		for i, s := range secrets {
-			verifier, err := standardwebhooks.NewWebhook(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := verifier.Verify(r.body, r.header); err != nil {
-				t.Errorf("secret %d: %v", i, err)
-			}
-		}
+		verify(t, secrets, r.header, r.body)
 		var ce cloudevents.Event
 		if err := ce.UnmarshalJSON(r.body); err != nil {
 			t.Error(err)
@@ -401,15 +407,7 @@ func TestWebhookBatch(t *testing.T) {
 		if got := r.header["Content-Type"]; !slices.Equal(got, []string{cloudevents.ApplicationCloudEventsBatchJSON}) {
 			t.Errorf("content-type: %q", got)
 		}
-		for i, s := range secrets {
-			verifier, err := standardwebhooks.NewWebhook(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := verifier.Verify(r.body, r.header); err != nil {
-				t.Errorf("secret %d: %v", i, err)
-			}
-		}
+		verify(t, secrets, r.header, r.body)
 		if len(r.events) != len(events) {
 			t.Fatalf("%d CloudEvents for %d events", len(r.events), len(events))
 		}

@@ -24,10 +24,16 @@ import (
 type Action func(ctx context.Context, in []byte) (out any, err error)
 
 // Download is a command whose answer is a stream of bytes: POST /api/v1/<name>,
-// with the same body and under the same checks. It may be called concurrently, a
-// few at once. A client that takes none of it for half a minute is left. Where it fails after its
-// first byte the connection is cut, so that a piece is not taken for the whole.
-type Download func(ctx context.Context, in []byte, w io.Writer) error
+// with the same body and under the same checks.
+type Download struct {
+	// Write may be called concurrently, a few at once. Where it fails after its first
+	// byte the connection is cut, so that a piece is not taken for the whole.
+	Write func(ctx context.Context, in []byte, w io.Writer) error
+	// Patient says that Write holds nothing while it waits for its client, who may then
+	// pause for as long as it is connected: that its machine has gone, the kernel finds
+	// out. Every other client is left when it takes nothing for half a minute.
+	Patient bool
+}
 
 // Error is a failure with a status that tells a program what to make of it.
 type Error struct {
@@ -52,17 +58,13 @@ const maxAPIBody = 64 << 10
 //     request seems to come from: behind a proxy all of them seem local.
 type api struct {
 	Config
-	origin    *http.CrossOriginProtection
-	hosts     map[string]bool
-	downloads chan struct{} // holds one for each that is under way
+	origin *http.CrossOriginProtection
+	hosts  map[string]bool
 }
 
 func newAPI(cfg Config) *api {
 	host, _, _ := net.SplitHostPort(cfg.Listen) // was bound: it has both
-	a := &api{
-		Config: cfg, origin: http.NewCrossOriginProtection(), hosts: map[string]bool{"localhost": true},
-		downloads: make(chan struct{}, downloadsMost),
-	}
+	a := &api{Config: cfg, origin: http.NewCrossOriginProtection(), hosts: map[string]bool{"localhost": true}}
 	names := []string{host}
 	if machine, err := os.Hostname(); err == nil {
 		names = append(names, machine)
@@ -86,8 +88,9 @@ func (a *api) routes(mux *http.ServeMux) {
 	for name, act := range a.Actions {
 		mux.HandleFunc("POST /api/v1/"+name, func(w http.ResponseWriter, r *http.Request) { a.change(w, r, act) })
 	}
-	for name, write := range a.Downloads {
-		mux.HandleFunc("POST /api/v1/"+name, func(w http.ResponseWriter, r *http.Request) { a.download(w, r, write) })
+	for name, d := range a.Downloads {
+		places := make(chan struct{}, downloadsMost) // of its own: who pauses in one keeps nobody from another
+		mux.HandleFunc("POST /api/v1/"+name, func(w http.ResponseWriter, r *http.Request) { a.download(w, r, d, places) })
 	}
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		err := a.checkHost(r, a.APIToken())
@@ -209,28 +212,39 @@ func inTime(w http.ResponseWriter) {
 // pieces writes a download as long as its client takes it.
 type pieces struct {
 	http.ResponseWriter
-	begun bool
+	patient bool
+	begun   bool
 }
 
 func (p *pieces) Write(b []byte) (int, error) {
 	p.begun = true
-	inTime(p.ResponseWriter)
+	p.inTime()
 	return p.ResponseWriter.Write(b)
 }
 
-// downloadsMost is how many there may be at once: each may hold memory, and keep
-// the state from using pages again that it has freed.
+// inTime gives the client time for what comes.
+func (p *pieces) inTime() {
+	if !p.patient {
+		inTime(p.ResponseWriter)
+		return
+	}
+	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Time{}) // or the server's would count
+}
+
+// downloadsMost is how many there may be at once of each command: one may hold memory,
+// and keep the state from using pages again that it has freed.
 const downloadsMost = 4
 
-func (a *api) download(w http.ResponseWriter, r *http.Request, write Download) {
+// download answers with d, of which places holds one for each that is under way.
+func (a *api) download(w http.ResponseWriter, r *http.Request, d Download, places chan struct{}) {
 	in, err := a.arguments(w, r)
 	if err != nil {
 		a.failed(w, err)
 		return
 	}
 	select {
-	case a.downloads <- struct{}{}:
-		defer func() { <-a.downloads }()
+	case places <- struct{}{}:
+		defer func() { <-places }()
 	default:
 		a.failed(w, refused(http.StatusServiceUnavailable, "%d others are being answered with as much: try again later", downloadsMost))
 		return
@@ -239,15 +253,15 @@ func (a *api) download(w http.ResponseWriter, r *http.Request, write Download) {
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
-	p := &pieces{ResponseWriter: w}
-	switch err := write(r.Context(), in, p); {
+	p := &pieces{ResponseWriter: w, patient: d.Patient}
+	switch err := d.Write(r.Context(), in, p); {
 	case err != nil && !p.begun:
 		a.failed(w, err)
 	case err != nil:
 		a.Log.Warn("a download did not come to its end", "path", r.URL.Path, "err", err)
 		panic(http.ErrAbortHandler) // or what was sent would look whole
 	default:
-		inTime(w) // for what is still in a buffer, perhaps since long ago
+		p.inTime() // for what is still in a buffer, perhaps since long ago
 	}
 }
 

@@ -74,22 +74,22 @@ func TestSlowAnswers(t *testing.T) {
 		cfg.Reload = slowly
 		cfg.Actions = map[string]web.Action{"act": func(ctx context.Context, _ []byte) (any, error) { return "whole", slowly(ctx) }}
 		cfg.Downloads = map[string]web.Download{
-			"late": func(ctx context.Context, _ []byte, w io.Writer) error {
+			"late": {Write: func(ctx context.Context, _ []byte, w io.Writer) error {
 				if err := slowly(ctx); err != nil {
 					return err
 				}
 				_, err := io.WriteString(w, "whole\n")
 				return err
-			},
-			"end": func(ctx context.Context, _ []byte, w io.Writer) error {
+			}},
+			"end": {Write: func(ctx context.Context, _ []byte, w io.Writer) error {
 				if _, err := io.WriteString(w, "whole\n"); err != nil {
 					return err
 				}
 				return slowly(ctx)
-			},
-			"fail": func(ctx context.Context, _ []byte, w io.Writer) error {
+			}},
+			"fail": {Write: func(ctx context.Context, _ []byte, w io.Writer) error {
 				return errors.Join(slowly(ctx), errors.New("whole\nerror"))
-			},
+			}},
 		}
 		post := serve(t, cfg)
 		for path, want := range map[string]string{
@@ -109,15 +109,19 @@ func TestSlowAnswers(t *testing.T) {
 	})
 }
 
-// TestDownloadIsLeft holds that a client which takes nothing, or has gone, holds up a download only so long.
+// TestDownloadIsLeft holds that a client which takes nothing, or has gone, holds up a download only so long, and one that is
+// patient until it has gone.
 func TestDownloadIsLeft(t *testing.T) {
 	for name, row := range map[string]struct {
+		patient     bool
 		read        func(t *testing.T, body io.ReadCloser)
 		least, most time.Duration
 	}{
-		"takes nothing": {func(_ *testing.T, body io.ReadCloser) { time.Sleep(time.Hour); body.Close() }, 30 * time.Second, 30 * time.Second},
-		"has gone":      {func(_ *testing.T, body io.ReadCloser) { body.Close() }, 0, 0},
-		"takes a piece now and then": {func(t *testing.T, body io.ReadCloser) {
+		"takes nothing":            {false, func(_ *testing.T, body io.ReadCloser) { time.Sleep(time.Hour); body.Close() }, 30 * time.Second, 30 * time.Second},
+		"takes nothing of patient": {true, func(_ *testing.T, body io.ReadCloser) { time.Sleep(time.Hour); body.Close() }, time.Hour, time.Hour},
+		"has gone":                 {false, func(_ *testing.T, body io.ReadCloser) { body.Close() }, 0, 0},
+		"has gone from patient":    {true, func(_ *testing.T, body io.ReadCloser) { body.Close() }, 0, 0},
+		"takes a piece now and then": {false, func(t *testing.T, body io.ReadCloser) {
 			for range 20 {
 				if _, err := io.ReadFull(body, make([]byte, 10_000)); err != nil {
 					t.Error(err)
@@ -133,13 +137,13 @@ func TestDownloadIsLeft(t *testing.T) {
 				var took time.Duration
 				var failed error
 				cfg := config(nil)
-				cfg.Downloads = map[string]web.Download{"endless": func(_ context.Context, _ []byte, w io.Writer) error {
+				cfg.Downloads = map[string]web.Download{"endless": {Patient: row.patient, Write: func(_ context.Context, _ []byte, w io.Writer) error {
 					for failed == nil {
 						_, failed = w.Write(make([]byte, 100))
 					}
 					took = time.Since(begun)
 					return failed
-				}}
+				}}}
 				resp, err := serve(t, cfg)("/api/v1/endless", "{}")
 				if err != nil {
 					t.Fatal(err)
@@ -165,7 +169,7 @@ func TestDownload(t *testing.T) {
 	secret := token
 	cfg.APIToken = func() string { return secret }
 	calls := 0
-	cfg.Downloads = map[string]web.Download{"export": func(_ context.Context, in []byte, w io.Writer) error {
+	cfg.Downloads = map[string]web.Download{"export": {Write: func(_ context.Context, in []byte, w io.Writer) error {
 		calls++
 		var args struct {
 			Lines  int  `json:"lines"`
@@ -183,7 +187,7 @@ func TestDownload(t *testing.T) {
 			return errors.New("broken <disk>")
 		}
 		return nil
-	}}
+	}}}
 	server := httptest.NewServer(web.Handler(cfg))
 	defer server.Close()
 	post := func(method, auth, origin, in string) (*http.Response, []byte, error) {
@@ -248,12 +252,45 @@ func TestDownload(t *testing.T) {
 	}
 }
 
-// TestDownloadsAtOnce holds that only a few downloads are made at once, and that others get their turn later.
+// TestPausedDownload holds that a reader which pauses for days, wherever, gets all of a patient download.
+func TestPausedDownload(t *testing.T) {
+	whole := strings.Repeat("0123456789", 10_000)
+	for pause := 0; pause < len(whole); pause += 1000 { // at the end of it, the rest is in buffers
+		synctest.Test(t, func(t *testing.T) {
+			cfg := config(nil)
+			cfg.Downloads = map[string]web.Download{"export": {Patient: true, Write: func(ctx context.Context, _ []byte, w io.Writer) error {
+				for i := 0; i < len(whole); i += 100 {
+					if _, err := io.WriteString(w, whole[i:i+100]); err != nil {
+						return err
+					}
+				}
+				return ctx.Err()
+			}}}
+			resp, err := serve(t, cfg)("/api/v1/export", "{}")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			begin := make([]byte, pause)
+			_, err = io.ReadFull(resp.Body, begin)
+			time.Sleep(72 * time.Hour)
+			rest, restErr := io.ReadAll(resp.Body)
+			if err != nil || restErr != nil || string(begin)+string(rest) != whole {
+				t.Errorf("paused at %d: %v, %v, %d bytes more", pause, err, restErr, len(rest))
+			}
+		})
+	}
+}
+
+// TestDownloadsAtOnce holds that only a few downloads of a kind are made at once, and that others get their turn later.
 func TestDownloadsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config(nil)
 		end := make(chan struct{})
-		cfg.Downloads = map[string]web.Download{"export": func(context.Context, []byte, io.Writer) error { <-end; return nil }}
+		cfg.Downloads = map[string]web.Download{
+			"export": {Write: func(context.Context, []byte, io.Writer) error { <-end; return nil }},
+			"backup": {Write: func(context.Context, []byte, io.Writer) error { return nil }},
+		}
 		post := serve(t, cfg)
 		statuses := make(chan int, 10)
 		for range 10 {
@@ -270,6 +307,9 @@ func TestDownloadsAtOnce(t *testing.T) {
 		synctest.Wait()
 		if n := len(statuses); n != 6 {
 			t.Errorf("%d are answered at once, want 6", n)
+		}
+		if resp, err := post("/api/v1/backup", "{}"); err != nil || resp.StatusCode != 200 {
+			t.Errorf("of another kind: %v, %v", resp, err)
 		}
 		close(end)
 		got := map[int]int{}
