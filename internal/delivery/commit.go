@@ -46,7 +46,8 @@ func (g *group) add(later *group) {
 // settleSoon begins the commit of what waits for one, unless it is better to let
 // more come together, and returns the earlier of next and the time to do so.
 //
-// With nothing else in flight nothing is gained by waiting.
+// With nothing else in flight nothing is gained by waiting, unless commits follow one
+// another: what nobody waits for then goes with the next one.
 func (p *parallel) settleSoon(next time.Time) time.Time {
 	g := &p.group
 	if p.settling != nil || g.n == 0 {
@@ -56,12 +57,20 @@ func (p *parallel) settleSoon(next time.Time) time.Time {
 	if p.settleBy.IsZero() {
 		p.settleBy = now.Add(commitEvery)
 	}
-	if p.flying == 0 || g.n >= p.mostEvents/4 || len(g.acked)+len(g.tried) >= commitQueued || !now.Before(p.settleBy) ||
+	if p.flying == 0 && p.presses(now) || g.n >= p.mostEvents/4 || len(g.acked)+len(g.tried) >= commitQueued || !now.Before(p.settleBy) ||
 		len(g.formed) > 0 && len(p.prepared) <= p.limit/2 {
 		p.settle()
 		return next
 	}
 	return earlier(next, p.settleBy)
+}
+
+// presses reports whether something waits for the group, or a commit of its own costs
+// nobody anything: the one before was long ago. For what was delivered out of the log
+// nobody waits.
+func (p *parallel) presses(now time.Time) bool {
+	g := &p.group
+	return now.Sub(p.settledAt) >= commitEvery || len(g.failed)+len(g.acked)+len(g.tried)+len(g.dead) > 0 || g.hold != nil || g.gone != nil
 }
 
 // settle begins the commit of the group, in one transaction: the position moves
@@ -72,7 +81,7 @@ func (p *parallel) settleSoon(next time.Time) time.Time {
 // A crash before it takes effect repeats these deliveries.
 func (p *parallel) settle() {
 	g := p.group
-	p.group, p.settleBy = group{}, time.Time{}
+	p.group, p.settleBy, p.settledAt = group{}, time.Time{}, time.Now()
 	g.position = p.position
 	for g.front = 0; g.front < len(p.entries) && p.entries[g.front].done; g.front++ {
 		g.position = p.entries[g.front].event.Sequence

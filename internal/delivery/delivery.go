@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -60,6 +61,8 @@ type Delivery struct {
 	metrics *Metrics
 	grace   time.Duration
 	trusted func() bool
+	drift   func(since, now time.Time) time.Duration // of the wall clock
+	window  int                                      // most events of a parallel sink in memory; 0: as many as are good for it
 
 	updating sync.Mutex // one Update at a time
 
@@ -72,7 +75,7 @@ type Delivery struct {
 
 // New returns a delivery. It opens the sinks' positions in the state, and no sink.
 func New(cfg Config) (*Delivery, error) {
-	d := &Delivery{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, grace: cfg.Grace, trusted: cfg.Trusted}
+	d := &Delivery{db: cfg.DB, log: cfg.Log, metrics: cfg.Metrics, grace: cfg.Grace, trusted: cfg.Trusted, drift: drift}
 	if d.trusted == nil {
 		d.trusted = func() bool { return true }
 	}
@@ -81,11 +84,28 @@ func New(cfg Config) (*Delivery, error) {
 }
 
 // Admit gives sinks their places in the state: one that is new begins at what is the
-// newest event now. It is an error if one of them was of another type before.
+// newest event now. Where one of them was of another type before, that is an error,
+// and none gets a place.
 func (d *Delivery) Admit(sinks []Sink) error {
-	for _, s := range sinks {
-		if _, err := d.db.OpenSink(s.Name, s.Type, s.FromBeginning, time.Now()); err != nil {
-			return err
+	known, err := d.db.Sinks()
+	if err != nil {
+		return err
+	}
+	removed, err := d.db.Removed()
+	if err != nil {
+		return err
+	}
+	for _, looking := range []bool{true, false} {
+		for _, s := range sinks {
+			if looking {
+				gone := slices.IndexFunc(removed, func(r state.RemovedSink) bool { return r.Name == s.Name })
+				if !slices.Contains(known, s.Name) || gone >= 0 && removed[gone].Type == s.Type {
+					continue // to open it would change something, and it cannot be of another type
+				}
+			}
+			if _, err := d.db.OpenSink(s.Name, s.Type, s.FromBeginning, time.Now()); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -301,6 +321,8 @@ type base struct {
 	control *control
 	report  *report
 	known   state.Sink // where the sink stood when the worker began
+	drift   func(since, now time.Time) time.Duration
+	atMost  int // Delivery.window
 
 	position uint64 // committed: everything up to here is delivered, queued or given up
 }
@@ -331,15 +353,22 @@ const (
 
 // wallClock notices that the wall clock was set.
 type wallClock struct {
+	drift func(since, now time.Time) time.Duration // by which wall and monotonic clock have moved apart
 	since time.Time
-	apart time.Duration // of wall and monotonic clock since then
+	apart time.Duration // since then
+}
+
+// drift is how much further the wall clock has come than the monotonic one. It is 0
+// where one of the times has no monotonic reading.
+func drift(since, now time.Time) time.Duration {
+	return now.Round(0).Sub(since.Round(0)) - now.Sub(since)
 }
 
 func (c *wallClock) moved(now time.Time) bool {
 	if c.since.IsZero() {
 		c.since = now
 	}
-	apart := now.Round(0).Sub(c.since.Round(0)) - now.Sub(c.since)
+	apart := c.drift(c.since, now)
 	if d := apart - c.apart; -clockStep < d && d < clockStep {
 		return false
 	}

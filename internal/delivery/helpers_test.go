@@ -45,10 +45,29 @@ type rig struct {
 	fault   func(n int, commit func() error) error // of the n-th commit from 0
 	commits int                                    // tried
 	logged  []string                               // the partition key of each event, by sequence
-	out     bytes.Buffer                           // the log
+	out     output                                 // the log
 
 	untrusted atomic.Bool // the wall clock is not to be believed
 	large     int         // bytes by which items are larger than they need be
+	window    int         // most events that a sink reads ahead; 0: as many as it likes
+}
+
+// output is what was logged, which a test reads while more is.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
 }
 
 func newRig(t *testing.T) *rig {
@@ -198,6 +217,7 @@ func (r *rig) new(sinks ...delivery.Sink) *delivery.Delivery {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	d.SetWindow(r.window)
 	return d
 }
 

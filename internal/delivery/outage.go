@@ -23,6 +23,11 @@ const (
 	probeMax = time.Minute
 	// holdMax is how long a receiver may ask to be left alone.
 	holdMax = 24 * time.Hour
+	// An endpoint that fails outageFailures times in a row less than calm after it had
+	// done so before works by turns: its turns are one trouble, which is over when
+	// nothing has failed for so long.
+	outageFailures = 10 // of trouble.Run: it tells the end of as many at once
+	calm           = 10 * time.Minute
 )
 
 // outage is what a parallel sink knows of its endpoint as a whole.
@@ -35,6 +40,9 @@ type outage struct {
 	probed      string    // the queue key of the last probe
 	lastAck     time.Time // by this process; zero: none
 	lastRefusal time.Time // permanent, of an event that went alone
+	lastFailure time.Time
+	over        time.Time // when the end of an outage was told last; zero: never
+	flaps       bool      // the endpoint fails and works by turns, whose ends are not told
 
 	hold     time.Time   // the receiver asked to be left alone until then
 	gone     *state.Gone // it answered 410: nothing is sent
@@ -162,7 +170,12 @@ func classOf(f *state.Failed) class {
 // works notes an acknowledgement, which ends an outage.
 func (p *parallel) works(now time.Time) {
 	p.lastAck = now
-	p.trouble.Worked(p.log, "sink works again")
+	if !p.flaps {
+		if p.trouble.Row() >= outageFailures {
+			p.over = now
+		}
+		p.trouble.Worked(p.log, "sink works again")
+	}
 	if p.vain == 0 {
 		return
 	}
@@ -173,11 +186,34 @@ func (p *parallel) works(now time.Time) {
 	p.vain, p.probes, p.untried = 0, 0, true
 }
 
+// calmed tells the end of a trouble in which the endpoint worked by turns, and returns
+// when it may be over; zero: it is, or it fails now.
+func (p *parallel) calmed(now time.Time) time.Time {
+	if !p.flaps || p.vain > 0 {
+		return time.Time{}
+	}
+	if at := p.lastFailure.Add(calm); now.Before(at) {
+		return at
+	}
+	p.flaps = false
+	p.trouble.Worked(p.log, "sink works again")
+	return time.Time{}
+}
+
 // fails notes what a failure says about the endpoint.
 func (p *parallel) fails(j *job, e *sink.Error, now time.Time) {
 	first := &j.events[0]
 	p.report.failed(e.Error(), now)
-	p.trouble.Add(p.log, slog.LevelWarn, fmt.Sprint(e.Kind, e.Status), "delivery failed, trying again", "event", first.ID, "err", e)
+	p.lastFailure = now
+	level, sort, msg := slog.LevelWarn, fmt.Sprint(e.Kind, e.Status), "delivery failed, trying again"
+	if p.goesDown(j, e, now) {
+		level, sort, msg = slog.LevelError, "down", "the endpoint is down: trying one event at a time until it answers"
+	}
+	row := p.trouble.Add(p.log, level, sort, msg, "event", first.ID, "err", e)
+	if row >= outageFailures && !p.flaps && !p.over.IsZero() && now.Sub(p.over) < calm {
+		p.flaps = true
+		p.log.Warn("the endpoint fails and works by turns: told again when nothing has failed for "+calm.String(), "err", e)
+	}
 	if until := now.Add(min(e.RetryAfter, holdMax)); e.RetryAfter > 0 && until.After(p.hold) {
 		p.hold, p.group.hold = until, &until
 		p.report.set(func(s *Status) { s.Hold = until })
@@ -188,9 +224,15 @@ func (p *parallel) fails(j *job, e *sink.Error, now time.Time) {
 		p.log.Error("sink is paused: its endpoint answered 410; `syncd sinks resume "+p.Name+"` goes on", "event", first.ID, "err", e)
 		p.report.set(func(s *Status) { s.Gone = p.gone })
 	}
+}
+
+// goesDown notes a failure against the endpoint, and reports whether it was the one
+// too many.
+func (p *parallel) goesDown(j *job, e *sink.Error, now time.Time) bool {
 	if e.Kind == sink.Permanent && j.head.Lane == state.Retried {
-		return // that the receiver refuses this event is known
+		return false // that the receiver refuses this event is known
 	}
+	first := &j.events[0]
 	wasDown := p.down()
 	p.vain++
 	if len(p.failing) < downSubjects {
@@ -200,18 +242,19 @@ func (p *parallel) fails(j *job, e *sink.Error, now time.Time) {
 		p.untried = false
 	}
 	if !p.down() || wasDown && !j.probe { // what was in flight when it went down says nothing new
-		return
+		return false
 	}
 	p.probes++
 	most := min(p.RetryMax, probeMax)
 	p.probeAt = now.Add(trouble.Backoff(p.probes, min(p.RetryInitial, most), most))
-	if p.probes == 1 {
-		if p.probed = first.PartitionKey; j.class != fresh {
-			p.probed = j.head.QueueKey()
-		}
-		p.report.set(func(s *Status) { s.DownSince = now })
-		p.trouble.Add(p.log, slog.LevelError, "down", "the endpoint is down: trying one event at a time until it answers", "err", e)
+	if p.probes > 1 {
+		return false
 	}
+	if p.probed = first.PartitionKey; j.class != fresh {
+		p.probed = j.head.QueueKey()
+	}
+	p.report.set(func(s *Status) { s.DownSince = now })
+	return true
 }
 
 // refused counts a permanent answer to an event that went alone, and reports

@@ -283,3 +283,82 @@ func TestParallelStatus(t *testing.T) {
 		stop()
 	})
 }
+
+// A receiver that works by turns for an hour costs a few lines: its first failure,
+// that it does so, and its recovery with how often it failed, soon after it is calm
+// and whether or not anything else comes. An outage after that is a new one.
+func TestFlappingEndpoint(t *testing.T) {
+	for _, limit := range []int{1, 8} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { flapping(t, limit) })
+		})
+	}
+}
+
+func flapping(t *testing.T, limit int) {
+	r := newRig(t)
+	v := newReceiver(r, limit)
+	var up atomic.Bool
+	failed := 0
+	v.answer = func(context.Context, *event.Logged) error {
+		if up.Load() {
+			return nil
+		}
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		failed++
+		return &sink.Error{Status: 500}
+	}
+	stop := r.start(retrying(to("crm", v), time.Second, 2*time.Second))
+	lines := func(text string) int {
+		settle()
+		return strings.Count(r.out.String(), text)
+	}
+	turn := func(d time.Duration) {
+		up.Store(false)
+		for i := range 20 {
+			r.log(fmt.Sprint("s", i))
+		}
+		time.Sleep(d)
+		up.Store(true)
+		time.Sleep(d)
+	}
+	turn(20 * time.Second)
+	if down, works := lines("endpoint is down"), lines("sink works again"); down != 1 || works != 1 {
+		t.Errorf("the first outage was told %d times, its end %d times\n%s", down, works, r.out.String())
+	}
+	for range 90 {
+		turn(20 * time.Second)
+	}
+	if n := lines("\n"); n > 7 || lines("sink works again") != 1 {
+		t.Errorf("%d lines in an hour:\n%s", n, r.out.String())
+	}
+	if lines("fails and works by turns") != 1 {
+		t.Errorf("nobody was told that it works by turns:\n%s", r.out.String())
+	}
+	time.Sleep(11 * time.Minute)
+	if lines("sink works again") != 2 {
+		t.Errorf("the recovery was not told:\n%s", r.out.String())
+	}
+	told := 0
+	for _, line := range strings.Split(r.out.String(), "\n") {
+		if _, after, ok := strings.Cut(line, "after_failures="); ok {
+			n := 0
+			if _, err := fmt.Sscan(after, &n); err != nil {
+				t.Error(err)
+			}
+			told += n
+		}
+	}
+	v.mu.Lock()
+	if told != failed {
+		t.Errorf("%d failures were told of %d", told, failed)
+	}
+	v.mu.Unlock()
+	time.Sleep(time.Hour)
+	turn(20 * time.Second)
+	if lines("sink works again") != 3 || lines("by turns") != 1 {
+		t.Errorf("a new outage was not told as such:\n%s", r.out.String())
+	}
+	stop()
+}

@@ -125,23 +125,37 @@ func (p *parallel) failed(j *job, e *sink.Error, now time.Time) {
 		}
 		return
 	}
-	together := what == retry && len(j.events) > 1
-	if !together {
-		p.forget(j) // what goes alone keeps its id without that
+	if what != giveUp {
+		p.enqueue(j, f, what == retry)
+		return
 	}
+	p.forget(j)
+	for i := range j.events {
+		f.Seq, f.Key = j.events[i].Sequence, j.events[i].PartitionKey
+		p.done(f.Seq)
+		p.group.dead = append(p.group.dead, f)
+	}
+}
+
+// enqueue has the events of a fresh request join the queue with the next commit,
+// all as f says, and returns the head that the request has become. Together they
+// stay the batch that was saved; what goes alone keeps its id without that.
+func (p *parallel) enqueue(j *job, f state.Failed, together bool) state.Failed {
+	first := j.events[0].Sequence
+	if together = together && len(j.events) > 1; !together {
+		p.forget(j)
+	}
+	heads := len(p.group.failed)
 	for i := range j.events {
 		f.Seq, f.Key, f.Batch = j.events[i].Sequence, j.events[i].PartitionKey, 0
-		if together && i == 0 {
-			f.Batch = f.Seq
+		if together && f.Seq == first {
+			f.Batch = first
 		}
 		delete(p.members, f.Seq)
 		p.done(f.Seq)
-		if what == giveUp {
-			p.group.dead = append(p.group.dead, f)
-		} else {
-			p.group.failed = append(p.group.failed, f)
-		}
+		p.group.failed = append(p.group.failed, f)
 	}
+	return p.group.failed[heads]
 }
 
 // firstAt is the time of an event's first attempt, from which on it can be too old;

@@ -50,11 +50,12 @@ type parallel struct {
 	clock wallClock
 	window
 	queue
-	group    group      // outcomes that wait for their commit
-	settling *group     // those whose commit is going on; nil: none is
-	settled  chan error // what came of it
-	settleBy time.Time  // when to commit the group; zero: it is empty
-	unsure   bool       // the last commit reported a failure and may have taken effect: it is repeated before anything is sent
+	group     group      // outcomes that wait for their commit
+	settling  *group     // those whose commit is going on; nil: none is
+	settled   chan error // what came of it
+	settleBy  time.Time  // when to commit the group; zero: it is empty
+	settledAt time.Time  // when the last commit began
+	unsure    bool       // the last commit reported a failure and may have taken effect: it is repeated before anything is sent
 	outage
 	batches
 
@@ -66,7 +67,7 @@ type parallel struct {
 type job struct {
 	class  class
 	events []event.Logged
-	saved  bool         // the events are a batch that is saved and not in the queue, named by its first
+	saved  bool         // fresh events that are a batch which is saved, named by its first
 	head   state.Failed // of the queue, this attempt counted
 	last   time.Time    // the attempt of the head before this one; zero: there was none
 	parked state.Failed // the head that it became on its way: head is the sender's until then; no Seq: it did not
@@ -100,6 +101,7 @@ func newParallel(b base, to sink.Parallel) *parallel {
 	p.window = newWindow(&b, limit)
 	p.queue = newQueue()
 	p.outage = newOutage(&b, time.Now())
+	p.clock.drift = b.drift
 	p.batches = batches{unsent: b.known.Batches, members: make(map[uint64]bool)}
 	if p.gone != nil {
 		p.log.Warn("sink is paused: its endpoint answered 410; `syncd sinks resume "+p.Name+"` goes on", "since", p.gone.At, "event", p.gone.Event)
@@ -203,7 +205,7 @@ func (p *parallel) step() (next time.Time, err error) {
 	if next, err = p.send(time.Now()); err != nil {
 		return time.Time{}, err
 	}
-	return p.settleSoon(next), nil
+	return earlier(p.settleSoon(next), p.calmed(time.Now())), nil
 }
 
 // prepare brings what is in memory in line with the log and the queue.

@@ -35,7 +35,7 @@ func TestParallelCrashMatrix(t *testing.T) {
 func crashAt(t *testing.T, batch int, kind string, at int) {
 	r := newRig(t)
 	v := newReceiver(r, 3)
-	v.batch = batch
+	v.batch, r.window = batch, 4 // which is soon full behind a request that takes its time
 	tries := make(map[uint64]int)
 	v.answer = func(_ context.Context, e *event.Logged) error {
 		v.mu.Lock()
@@ -49,7 +49,13 @@ func crashAt(t *testing.T, batch int, kind string, at int) {
 		}
 		return nil
 	}
-	r.log("a", "b", "p", "b", "c", "b", "a", "p")
+	v.whole = func(ctx context.Context, events []event.Logged) error {
+		if events[0].PartitionKey == "shop-a/slow" {
+			return takes(2*time.Second, nil)(ctx, nil)
+		}
+		return nil
+	}
+	r.log("slow", "a", "slow", "b", "p", "b", "c", "b", "a", "p")
 	r.position("crm")
 	r.mu.Lock()
 	r.commits, r.check, r.fault = 0, true, r.faultAt(kind, at)
@@ -120,6 +126,7 @@ func anything(t *testing.T, seed uint64) {
 		defer mu.Unlock()
 		return rnd.IntN(n)
 	}
+	r.window = []int{0, 4, 15}[roll(3)]
 	v := newReceiver(r, []int{1, 2, 8}[roll(3)])
 	v.batch = []int{1, 3, 10}[roll(3)]
 	s := with(retrying(to("crm", v), time.Second, 20*time.Second), func(s *delivery.Sink) {

@@ -102,7 +102,7 @@ func (s *served) open() (worker, sink.Sink, error) {
 		return nil, nil, err
 	}
 	b := base{Sink: s.Sink, sink: opened, db: s.d.db, log: s.log, metrics: s.metrics, grace: s.d.grace, trusted: s.d.trusted,
-		control: s.control, report: s.report, known: known, position: known.Position}
+		control: s.control, report: s.report, known: known, drift: s.d.drift, atMost: s.d.window, position: known.Position}
 	if !s.Parallel {
 		return newOrdered(b), opened, nil
 	}

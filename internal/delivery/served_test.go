@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"syncd/internal/delivery"
 	"syncd/internal/event"
 	"syncd/internal/sink"
+	"syncd/internal/state"
 )
 
 // many is sink.Parallel, whose name is that of its method.
@@ -213,6 +215,125 @@ func TestWake(t *testing.T) {
 			t.Error("not replayed at once")
 		}
 		stop()
+	})
+}
+
+// A dead letter that is being retried, and stands before another of its subject, is
+// dropped: that one goes at once, or with the answer to what was on its way.
+func TestWakeAfterADrop(t *testing.T) {
+	for _, flying := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			v := newReceiver(r, 2)
+			v.answer = func(ctx context.Context, e *event.Logged) error {
+				switch {
+				case e.Sequence != 1:
+					return nil
+				case flying:
+					return takes(5*time.Second, errors.New("500"))(ctx, e)
+				}
+				return errors.New("500")
+			}
+			r.log("a", "a")
+			r.position("crm")
+			var dead []state.Failed
+			for seq := range uint64(2) {
+				dead = append(dead, state.Failed{Seq: seq + 1, Key: "shop-a/a", Reason: state.ReasonGaveUp})
+			}
+			if err := r.db.Settle("crm", time.Now(), state.Settlement{Position: 2, Dead: dead}); err != nil {
+				t.Fatal(err)
+			}
+			letters, err := r.db.DeadLetters("crm", 0, 1)
+			if err != nil || len(letters) != 1 {
+				t.Fatal(letters, err)
+			}
+			d, stop := r.startAs(retrying(to("crm", v), 10*time.Hour, 20*time.Hour))
+			if n, err := r.db.RetryDeadLetters(t.Context(), "crm", "", time.Now()); err != nil || n != 2 {
+				t.Fatal(n, err)
+			}
+			d.Wake("crm")
+			settle()
+			if n, err := r.db.DropDeadLetters(t.Context(), "crm", letters[0].Event.ID); err != nil || n != 1 {
+				t.Fatal(n, err)
+			}
+			settle()
+			if len(v.besides(sink.RetriedDeadLetter)) != 0 || v.total() != 1 {
+				t.Errorf("%d requests", v.total())
+			}
+			d.Wake("crm")
+			settle()
+			if flying {
+				if v.total() != 1 {
+					t.Error("two of one subject are on their way")
+				}
+				time.Sleep(5 * time.Second)
+				settle()
+			}
+			if !slices.Equal(v.besides(sink.RetriedDeadLetter), []uint64{2}) || v.total() != 2 || len(r.dead()) != 0 {
+				t.Errorf("retried %d, %d requests, dead %d", v.besides(sink.RetriedDeadLetter), v.total(), r.dead())
+			}
+			stop()
+			if err := r.db.Check(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A sink that is admitted before anything is logged gets what is logged from then on
+// and before it is served. Where one is of another type than it was, none gets a
+// place, whichever comes first, and one that was removed stays so.
+func TestAdmit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v, other := newReceiver(r, 2), newReceiver(r, 2)
+		fresh := func(s delivery.Sink, typ string) delivery.Sink {
+			s.Type = typ
+			return s
+		}
+		r.log("before")
+		d, stop := r.startAs(to("erp", other))
+		if err := d.Admit([]delivery.Sink{fresh(to("old", v), "webhook"), fresh(to("was", v), "webhook")}); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.db.MarkSinks([]string{"erp"}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		for _, wrong := range []string{"erp", "old"} { // served, and removed
+			for _, first := range []bool{true, false} {
+				sinks := []delivery.Sink{fresh(to("was", v), "webhook"), fresh(to("crm", v), "webhook")}
+				if first {
+					sinks = append([]delivery.Sink{fresh(to(wrong, v), "file")}, sinks...)
+				} else {
+					sinks = append(sinks, fresh(to(wrong, v), "file"))
+				}
+				if err := d.Admit(sinks); err == nil || !strings.Contains(err.Error(), wrong) || !strings.Contains(err.Error(), "use a new name") {
+					t.Errorf("%s is of another type: %v", wrong, err)
+				}
+				names, err := r.db.Sinks()
+				if err != nil || slices.Contains(names, "crm") {
+					t.Errorf("%q have a place, %v", names, err)
+				}
+				if removed, err := r.db.Removed(); err != nil || len(removed) != 2 {
+					t.Errorf("%+v are removed, %v", removed, err)
+				}
+			}
+		}
+		if err := d.Admit([]delivery.Sink{fresh(to("crm", v), "webhook")}); err != nil {
+			t.Fatal(err)
+		}
+		r.log("between", "between")
+		settle()
+		sinks := append(r.defaults([]delivery.Sink{to("erp", other)}), fresh(to("crm", v), "webhook"))
+		if err := d.Update(sinks); err != nil {
+			t.Fatal(err)
+		}
+		r.log("after")
+		time.Sleep(time.Minute)
+		stop()
+		if m := v.missing(); !slices.Equal(m, []uint64{1}) || v.total() != 3 || len(other.missing()) > 0 {
+			t.Errorf("missing %d, %d requests, missing elsewhere %d", m, v.total(), other.missing())
+		}
 	})
 }
 

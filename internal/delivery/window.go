@@ -55,6 +55,7 @@ func newWindow(b *base, limit int) window {
 		w.mostEvents = min(max(2*limit*b.BatchEvents, windowEvents), windowEventsMax)
 		w.mostBytes = windowBytesMax
 	}
+	w.mostEvents = cmp.Or(b.atMost, w.mostEvents)
 	return w
 }
 
@@ -62,7 +63,7 @@ func newWindow(b *base, limit int) window {
 func (p *parallel) fill() error {
 	for p.more {
 		room := p.mostEvents - len(p.entries)
-		if room <= 0 || p.bytes >= p.mostBytes || room < p.mostEvents/4 && len(p.ready) > 0 {
+		if room <= 0 || p.bytes >= p.mostBytes || room < p.mostEvents/4 && p.stocked() {
 			return nil
 		}
 		events, err := p.db.ReadEvents(p.read, room, p.mostBytes-p.bytes)
@@ -88,6 +89,12 @@ func (p *parallel) fill() error {
 		}
 	}
 	return nil
+}
+
+// stocked reports whether there is enough in memory for the next request, and
+// nothing more needs to come for it.
+func (p *parallel) stocked() bool {
+	return len(p.ready) > 0 && (p.BatchEvents <= 1 || p.full())
 }
 
 // waitingOf returns which events are of a subject in the queue; nil: none is.
@@ -147,30 +154,38 @@ const parkAfter = time.Second
 // event, and a receiver may take its time for one subject. It returns when to look
 // again; zero: with the next result.
 //
-// The request on its way becomes one of a head. A crash before the commit repeats
-// it, as that of any fresh event; after it, the head waits for its time.
+// The request on its way becomes one of a head, this attempt counted, and what came
+// of it is noted as that of any head. A batch goes as a whole, with all its
+// subjects: it was saved before it was sent, and stays as it is, so that a repeat
+// has the same id. A crash before the commit repeats the request, as that of any
+// fresh event or saved batch; after it, the head waits for its time. What came of
+// the request may share that commit, or the repetition of one that is unsure: there
+// events join the queue before they leave it, and what has left it is not back.
 func (p *parallel) park(now time.Time) time.Time {
-	if p.BatchEvents > 1 || !p.more || len(p.ready) > 0 || p.flying >= p.limit || len(p.entries) == 0 || p.entries[0].done ||
+	if !p.more || p.saved() > 0 || p.stocked() || p.flying >= p.limit || len(p.entries) == 0 || p.entries[0].done ||
 		len(p.entries) < p.mostEvents && p.bytes < p.mostBytes {
 		return time.Time{}
 	}
-	n := p.entries[0]
-	key := n.event.PartitionKey
-	i := slices.IndexFunc(p.air, func(j *job) bool { return j.events[0].PartitionKey == key })
+	key := p.entries[0].event.PartitionKey
+	i := slices.IndexFunc(p.air, func(j *job) bool {
+		return slices.ContainsFunc(j.events, func(e event.Logged) bool { return e.PartitionKey == key })
+	})
 	if i < 0 { // its outcome is being committed
 		return time.Time{}
 	}
-	if j := p.air[i]; j.class == fresh {
+	j := p.air[i]
+	if j.class == fresh {
 		if at := j.sent.Add(parkAfter); now.Before(at) {
 			return at
 		}
-		j.parked = state.Failed{Seq: n.event.Sequence, Key: key, Attempts: 1, First: p.firstAt(j.sent), Last: j.sent, Next: j.sent.Add(p.backoff(1))}
-		p.join(n, j.parked)
+		j.parked = p.enqueue(j, state.Failed{Attempts: 1, First: p.firstAt(j.sent), Last: j.sent, Next: j.sent.Add(p.backoff(1))}, true)
 		p.held[j.class]--
 		j.class = again
 		p.held[j.class]++
 	}
-	p.joinAll(key)
+	for k := range j.events {
+		p.joinAll(j.events[k].PartitionKey)
+	}
 	return time.Time{}
 }
 
