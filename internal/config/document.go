@@ -217,8 +217,8 @@ type retryEntry struct {
 	Initial opt[positiveDuration] `key:"initial" default:"5s"`
 	// What the wait grows to at most. Not less than initial.
 	Max opt[positiveDuration] `key:"max" default:"1h"`
-	// How long after its first attempt an event is given up: it becomes a dead letter, and the next one of its subject follows. A
-	// duration, not less than initial.
+	// How long after its first attempt an event is given up: the next attempt that fails makes it a dead letter, and the next one of
+	// its subject follows. A duration, not less than initial.
 	GiveUpAfter opt[positiveDuration] `key:"give_up_after" default:"96h"`
 	// How often an event is tried that the endpoint refuses for good (4xx other than 408, 409, 410, 425 and 429) before it becomes a
 	// dead letter. A refusal counts only if the endpoint took another event since the try before: one that refuses everything is
