@@ -129,14 +129,18 @@ func (p *parallel) run(ctx context.Context) {
 	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	var armed time.Time // to set a timer anew for each result is not for nothing
 	for ctx.Err() == nil {
 		next, err := p.step()
 		if err == nil {
-			if next.IsZero() {
+			switch {
+			case next == armed:
+			case next.IsZero():
 				timer.Stop()
-			} else { // a wall clock that is set meanwhile is noticed
+			default: // a wall clock that is set meanwhile is noticed
 				timer.Reset(min(time.Until(next), clockEvery))
 			}
+			armed = next
 			select {
 			case <-ctx.Done():
 			case <-wake:
@@ -144,6 +148,7 @@ func (p *parallel) run(ctx context.Context) {
 			case <-p.control.ring:
 				p.rung()
 			case <-timer.C:
+				armed = time.Time{}
 			case j := <-p.results:
 				p.take(j)
 			case err = <-p.settled:
