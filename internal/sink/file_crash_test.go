@@ -119,23 +119,31 @@ func TestFileProperty(t *testing.T) {
 					}
 					return op()
 				}
+				touched := false // somebody has written behind what is not committed
 				for taken := 0; w.position < len(w.log); {
 					if w.isDead() {
+						if !touched && rnd.IntN(2) == 0 {
+							if err := os.Rename(w.cfg.Path, fmt.Sprint(w.cfg.Path, ".", taken)); err != nil && !errors.Is(err, os.ErrNotExist) {
+								t.Fatal(err)
+							}
+							taken++
+						}
 						w.restart()
 					}
 					w.mu.Lock()
 					full = rnd.IntN(8) == 0
 					w.mu.Unlock()
 					err := w.step(1 + rnd.IntN(6))
+					touched = touched && err != nil
 					if err == nil && rnd.IntN(3) == 0 {
 						w.resumed = w.settle() == nil
 					}
 					time.Sleep(time.Duration(rnd.IntN(20)) * time.Second)
 					if rnd.IntN(10) == 0 {
 						w.addForeign()
+						touched = true
 					} else if w.resumed && rnd.IntN(6) == 0 && !w.isDead() {
-						// After a kill nobody knows a renamed file any more, so it is
-						// settled first.
+						// What goes where nobody finds it after a kill is settled first.
 						w.mu.Lock()
 						full, calm = false, true
 						w.mu.Unlock()

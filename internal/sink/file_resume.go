@@ -14,6 +14,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // fileMark says how long the file is and by what it is known again. It is the
@@ -21,10 +22,11 @@ import (
 //
 // The file is known by its content and not by its inode: a restored, copied or
 // moved file has another inode and is still ours, while the inode of a removed
-// file is soon given to the next one.
+// file is soon given to the next one. By both, it is found under another name.
 type fileMark struct {
 	Version int    `json:"v"`
 	Path    string `json:"path"` // where it was: a sink that is given another path has lost nothing
+	Inode   uint64 `json:"inode"`
 	Size    int64  `json:"size"`
 	Head    string `json:"head"` // hash of the first bytes: known even when the file was cut short
 	Tail    string `json:"tail"` // hash of the last bytes: known at this very length
@@ -44,7 +46,7 @@ const (
 
 // readMark takes the mark of the file at a length that it has or had.
 func (f *File) readMark(size int64) (fileMark, error) {
-	m := fileMark{Version: markVersion, Path: f.path, Size: size}
+	m := fileMark{Version: markVersion, Path: f.path, Inode: inode(f.info), Size: size}
 	var err error
 	if m.Head, err = hashRange(f.file, 0, min(size, markHead)); err != nil {
 		return fileMark{}, err
@@ -204,7 +206,7 @@ func (f *File) plan(ctx context.Context, was *fileMark, size int64, next iter.Se
 			p.note = fmt.Sprintf("the file with the %d bytes written so far is gone, or was emptied; a new one is begun", was.Size)
 		}
 		return p, nil
-	case size >= was.Size:
+	case size >= was.Size && (was.Size > 0 || !elsewhere): // of an empty file no other can be told
 		same, err := was.endsIn(f.file)
 		if err != nil {
 			return p, err
@@ -297,29 +299,67 @@ func hasPrefix(r *bufio.Reader, want []byte) (bool, error) {
 	return true, nil
 }
 
-// cutRenamed cuts uncommitted lines off a file that was renamed with them, for
-// as long as we hold it: they will be written to the new file. So an operator
-// may rotate a file whose disk is full. After a crash nobody knows the renamed
-// file any more; it then keeps what was not committed.
+// cutRenamed cuts uncommitted lines off a file that was renamed with them: they will
+// be written to the new file. So an operator may rotate a file whose disk is full, and
+// logrotate may come when syncd was killed.
 func (f *File) cutRenamed(ctx context.Context, was *fileMark, next iter.Seq2[[]byte, error]) error {
-	if f.file == nil {
+	file := f.renamed(was)
+	if file == nil {
 		return nil
 	}
-	if info, err := os.Stat(f.path); err == nil && os.SameFile(info, f.info) {
-		return nil
+	if file != f.file {
+		defer file.Close()
 	}
-	info, err := f.file.Stat()
+	info, err := file.Stat()
 	if err != nil || info.Size() <= was.Size {
 		return err
 	}
-	if same, err := was.endsIn(f.file); err != nil || !same {
+	if same, err := was.endsIn(file); err != nil || !same {
 		return err
 	}
-	foreign, err := match(ctx, f.file, was.Size, info.Size(), next)
+	foreign, err := match(ctx, file, was.Size, info.Size(), next)
 	if err != nil || foreign < info.Size() {
 		return err // with somebody else's bytes at its end, it is theirs now
 	}
-	return f.truncate(was.Size)
+	return f.truncate(file, was.Size)
+}
+
+// renamed returns the file of the checkpoint, where the path does not lead to it any
+// more: the one that we hold, or else one of its directory that has its inode, which
+// the caller closes; nil: there is none, or it is in use.
+func (f *File) renamed(was *fileMark) *os.File {
+	if f.file != nil {
+		if _, same := f.look(); same {
+			return nil
+		}
+		return f.file
+	}
+	if info, err := os.Stat(f.path); err == nil && inode(info) == was.Inode {
+		return nil
+	}
+	path, err := resolve(was.Path)
+	if err != nil {
+		return nil
+	}
+	dir := filepath.Dir(path)
+	entries, _ := os.ReadDir(dir) // nothing of a directory that we may not list can be found
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() || inode(info) != was.Inode || info.Size() <= was.Size {
+			continue
+		}
+		if file, err := openRegular(filepath.Join(dir, e.Name()), 0, 0); err == nil {
+			return file
+		}
+	}
+	return nil
+}
+
+func inode(info fs.FileInfo) uint64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return stat.Ino
+	}
+	return 0
 }
 
 // cut takes off what lies behind the bytes to keep: it begins the next lines,
@@ -336,16 +376,16 @@ func (f *File) cut(p plan) error {
 	case size < p.keep, p.foreign == p.size && size != p.size:
 		return f.disturbed(size, p.size) // since we compared it
 	}
-	return f.truncate(p.keep)
+	return f.truncate(f.file, p.keep)
 }
 
-// truncate cuts the file durably. A crash before the truncation is on the disk
+// truncate cuts a file durably. A crash before the truncation is on the disk
 // brings the cut bytes back, and the next Resume takes the same decision.
-func (f *File) truncate(size int64) error {
-	if err := f.steps.do("truncate", func() error { return f.file.Truncate(size) }); err != nil {
+func (f *File) truncate(file *os.File, size int64) error {
+	if err := f.steps.do("truncate", func() error { return file.Truncate(size) }); err != nil {
 		return err
 	}
-	return f.steps.do("sync", f.file.Sync)
+	return f.steps.do("sync", file.Sync)
 }
 
 // endLine ends an incomplete last line, which can only be somebody else's or
