@@ -70,7 +70,7 @@ func (p *parallel) settleSoon(next time.Time) time.Time {
 // nobody waits.
 func (p *parallel) presses(now time.Time) bool {
 	g := &p.group
-	return now.Sub(p.settledAt) >= commitEvery || len(g.failed)+len(g.acked)+len(g.tried)+len(g.dead) > 0 || g.hold != nil || g.gone != nil
+	return now.Sub(p.settledAt) >= commitEvery || len(g.failed)+len(g.acked)+len(g.tried)+len(g.dead) > 0
 }
 
 // settle begins the commit of the group, in one transaction: the position moves
@@ -123,6 +123,7 @@ func (p *parallel) finish(err error) error {
 		p.group = *g
 		return err
 	}
+	p.stalls.Worked(p.log, "sink goes on")
 	p.position = g.position
 	for _, n := range p.entries[:g.front] {
 		p.bytes -= len(n.event.JSON)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"syncd/internal/sink"
@@ -15,12 +16,24 @@ const (
 	// downSubjects is how many different subjects have to fail in a row, with no
 	// acknowledgement between them, before the endpoint counts as down, and
 	// downRounds how often everything that may be in flight: neither a poison event
-	// nor a receiver that fails now and then is an outage.
+	// nor a receiver that fails now and then is an outage. That what has failed before
+	// fails again says little beside traffic that comes now and then: it counts when
+	// nothing was acknowledged for probeMax, or the events of a batch fail alone.
 	downSubjects = 3
 	downRounds   = 2
 	// probeMax is how long a dead endpoint is left alone between two probes, where
-	// retry.max is not shorter.
-	probeMax = time.Minute
+	// retry.max is not shorter. The first one comes at once, and probesSoon at
+	// retry.initial: they tell an endpoint that is down from one that only many
+	// subjects are bad for.
+	probeMax   = time.Minute
+	probesSoon = 4
+	// probesApart is how many probes that are batches are taken apart, and one in as many
+	// afterwards: it may be that all batches hold something bad, and after an outage of
+	// hours most should still be whole.
+	probesApart = 8
+	// recent is among how many events that came last a probe is chosen: of what comes
+	// much, more are there.
+	recent = 256
 	// holdMax is how long a receiver may ask to be left alone.
 	holdMax = 24 * time.Hour
 	// An endpoint that fails outageFailures times in a row less than calm after it had
@@ -32,33 +45,34 @@ const (
 
 // outage is what a parallel sink knows of its endpoint as a whole.
 type outage struct {
+	down        bool
 	failing     map[string]bool // subjects that failed since the last acknowledgement; at most downSubjects
 	vain        int             // failures since then
-	untried     bool            // none of them was an event's first: perhaps only what was bad before is bad still
+	firsts      int             // of these, first attempts; 0: perhaps only what was bad before is bad still
+	apart       bool            // a batch was taken apart since then
+	parts       bool            // the last probe was: its events are in the queue
+	since       time.Time       // nothing was acknowledged
 	probeAt     time.Time       // while the endpoint is down: when to try one event
-	probes      int
-	probed      string    // the queue key of the last probe
-	lastAck     time.Time // by this process; zero: none
-	lastRefusal time.Time // permanent, of an event that went alone
+	probes      int             // that failed
+	probed      string          // the queue key of the last probe
+	lastAck     time.Time       // by this process; zero: none
+	lastRefusal time.Time       // permanent, of an event that went alone
 	lastFailure time.Time
 	over        time.Time // when the end of an outage was told last; zero: never
 	flaps       bool      // the endpoint fails and works by turns, whose ends are not told
 
+	saving   bool        // the probe that was chosen is saved first
 	hold     time.Time   // the receiver asked to be left alone until then
 	gone     *state.Gone // it answered 410: nothing is sent
 	resuming bool        // the operator says that it is back
 }
 
 func newOutage(b *base, now time.Time) outage {
-	o := outage{failing: make(map[string]bool), untried: true, gone: b.known.Gone, hold: b.known.Hold}
+	o := outage{failing: make(map[string]bool), since: now, gone: b.known.Gone, hold: b.known.Hold}
 	if o.hold.After(now.Add(holdMax)) { // nobody can have asked for that: a clock was wrong
 		o.hold = time.Time{}
 	}
 	return o
-}
-
-func (p *parallel) down() bool {
-	return len(p.failing) >= downSubjects && p.vain >= downRounds*p.limit
 }
 
 // doubt begins as after an outage where an earlier process has left events that
@@ -74,7 +88,7 @@ func (p *parallel) doubt(now time.Time) error {
 	if p.probeAt = now.Add(min(p.RetryMax, probeMax)); tried[0].Next.Before(p.probeAt) {
 		p.probeAt = tried[0].Next
 	}
-	p.vain = downRounds * p.limit
+	p.down = true
 	for _, name := range []string{"", " ", "  "} { // no subject is called that
 		p.failing[name] = true
 	}
@@ -101,9 +115,10 @@ func (p *parallel) resume() error {
 
 // probe chooses what to send to an endpoint that is down: nothing while anything
 // is on its way or not committed, or before its time; then one request, of another
-// subject each time, and untried events first, in no order: where it is one of many
-// that the receiver chokes on, the others are soon found. They go at once as long as
-// only events have failed that had failed before.
+// subject each time, an untried event first and then by turns with one of the queue:
+// where many subjects are bad, all that is untried may be theirs, or all that is in
+// the queue. Untried events go at once as long as only such have failed as had failed
+// before.
 //
 // It does not wait for a head's own time: a few subjects at their longest wait
 // would leave an endpoint that is up again alone for most of an hour.
@@ -111,34 +126,59 @@ func (p *parallel) probe(now time.Time) (*job, time.Time, error) {
 	if p.flying > 0 || p.settling != nil || p.group.n > 0 {
 		return nil, time.Time{}, nil
 	}
-	some := len(p.prepared)+len(p.ready) > 0
-	if now.Before(p.probeAt) && !(p.untried && some) {
+	if len(p.prepared) > 0 && p.saving { // what was chosen is saved now
+		return p.probeReady(now), time.Time{}, nil
+	}
+	untried := len(p.prepared)+len(p.ready) > 0
+	if now.Before(p.probeAt) && !(untried && p.firsts == 0) {
 		return nil, p.probeAt, nil
 	}
-	if some {
-		if n := len(p.ready); n > 0 && len(p.prepared) == 0 {
-			i := rand.N(n)
-			chosen := p.ready[i]
-			copy(p.ready[1:i+1], p.ready[:i])
-			p.ready[0] = chosen
-		}
-		j := p.nextFresh(now)
-		if j == nil {
-			p.gather(1) // to be sent once it is saved
-			return nil, time.Time{}, nil
-		}
-		j.probe = true
-		return j, time.Time{}, nil
+	if untried && !p.parts && (p.probes < 2 || p.probes%2 == 1 || p.firsts == 0) {
+		return p.probeReady(now), time.Time{}, nil
 	}
-	heads, err := p.db.Heads(p.Name, p.probed, 1)
-	if err == nil && len(heads) == 0 && p.probed != "" {
-		heads, err = p.db.Heads(p.Name, "", 1)
+	j, at, err := p.probeQueue(now)
+	if j == nil && err == nil && at.IsZero() && untried && !p.saving { // it is empty
+		j = p.probeReady(now)
 	}
-	if err != nil || len(heads) == 0 {
+	return j, at, err
+}
+
+// probeReady takes an untried event, or a batch that is saved; nil: once it is.
+func (p *parallel) probeReady(now time.Time) *job {
+	if n := len(p.ready); n > 0 && len(p.prepared) == 0 {
+		i := p.anyReady()
+		chosen := p.ready[i]
+		copy(p.ready[1:i+1], p.ready[:i])
+		p.ready[0] = chosen
+	}
+	j := p.nextFresh(now)
+	if p.saving = j == nil; p.saving {
+		p.gather(1)
+		return nil
+	}
+	j.probe, p.probed = true, j.events[0].PartitionKey
+	return j
+}
+
+// anyReady chooses an event that is ready, of a subject with many events rather than
+// of one with few: what comes steadily is found among many subjects that came once.
+func (p *parallel) anyReady() int {
+	for range 8 {
+		n := p.entries[rand.N(len(p.entries))]
+		if i := slices.IndexFunc(p.ready, func(r *entry) bool { return r.event.PartitionKey == n.event.PartitionKey }); i >= 0 {
+			return i
+		}
+	}
+	return rand.N(len(p.ready))
+}
+
+// probeQueue takes a head of the queue; nil: there is none, or once it is saved.
+func (p *parallel) probeQueue(now time.Time) (*job, time.Time, error) {
+	f, found, err := p.anyHead()
+	if err != nil || !found {
 		return nil, time.Time{}, err
 	}
-	f := heads[0]
-	p.probed = f.QueueKey()
+	p.probed, p.parts = f.QueueKey(), false
 	j, err := p.load(f, classOf(&f), now)
 	if err != nil {
 		return nil, time.Time{}, err
@@ -147,13 +187,39 @@ func (p *parallel) probe(now time.Time) (*job, time.Time, error) {
 		p.probeAt = now.Add(min(p.RetryInitial, probeMax))
 		return nil, p.probeAt, nil
 	}
-	if j.class == firstTry && p.BatchEvents > 1 && f.Batch == 0 { // to be sent once it is saved
+	if j.class == firstTry && p.BatchEvents > 1 && f.Batch == 0 {
 		j.head = f
 		p.save(j)
+		p.saving = true
 		return nil, time.Time{}, nil
 	}
 	j.probe = true
 	return j, time.Time{}, nil
+}
+
+// anyHead chooses a head of the queue as anyReady does, another one than last time if
+// there are others.
+func (p *parallel) anyHead() (f state.Failed, found bool, err error) {
+	for range 4 {
+		f, found, err = p.db.HeadOfRecent(p.Name, rand.N(recent))
+		if err != nil || !found {
+			break
+		}
+		if f.QueueKey() != p.probed {
+			return f, true, nil
+		}
+	}
+	// Nothing but what the log is not kept for, or hardly any other subject.
+	for _, after := range []string{p.probed, ""} {
+		heads, err := p.db.Heads(p.Name, after, 1)
+		if err != nil {
+			return f, false, err
+		}
+		if len(heads) > 0 {
+			return heads[0], true, nil
+		}
+	}
+	return f, found, err
 }
 
 // classOf is the class of a head.
@@ -176,14 +242,15 @@ func (p *parallel) works(now time.Time) {
 		}
 		p.trouble.Worked(p.log, "sink works again")
 	}
-	if p.vain == 0 {
+	p.since = now
+	if p.vain == 0 && !p.down {
 		return
 	}
-	if p.down() {
+	if p.down {
 		p.report.set(func(s *Status) { s.DownSince = time.Time{} })
 	}
 	clear(p.failing)
-	p.vain, p.probes, p.untried = 0, 0, true
+	p.down, p.apart, p.parts, p.vain, p.firsts, p.probes = false, false, false, 0, 0, 0
 }
 
 // calmed tells the end of a trouble in which the endpoint worked by turns, and returns
@@ -200,6 +267,8 @@ func (p *parallel) calmed(now time.Time) time.Time {
 	return time.Time{}
 }
 
+const isDown = "the endpoint is down: trying one event at a time until it answers"
+
 // fails notes what a failure says about the endpoint.
 func (p *parallel) fails(j *job, e *sink.Error, now time.Time) {
 	first := &j.events[0]
@@ -207,7 +276,13 @@ func (p *parallel) fails(j *job, e *sink.Error, now time.Time) {
 	p.lastFailure = now
 	level, sort, msg := slog.LevelWarn, fmt.Sprint(e.Kind, e.Status), "delivery failed, trying again"
 	if p.goesDown(j, e, now) {
-		level, sort, msg = slog.LevelError, "down", "the endpoint is down: trying one event at a time until it answers"
+		level, sort, msg = slog.LevelError, "down", isDown
+	}
+	if p.flaps && now.Sub(p.lastAck) >= calm { // it does not work by turns any more
+		p.flaps, p.trouble = false, trouble.Run{}
+		if p.down {
+			level, sort, msg = slog.LevelError, "down", isDown
+		}
 	}
 	row := p.trouble.Add(p.log, level, sort, msg, "event", first.ID, "err", e)
 	if row >= outageFailures && !p.flaps && !p.over.IsZero() && now.Sub(p.over) < calm {
@@ -233,23 +308,27 @@ func (p *parallel) goesDown(j *job, e *sink.Error, now time.Time) bool {
 		return false // that the receiver refuses this event is known
 	}
 	first := &j.events[0]
-	wasDown := p.down()
 	p.vain++
 	if len(p.failing) < downSubjects {
 		p.failing[first.PartitionKey] = true
 	}
 	if j.head.Attempts <= 1 {
-		p.untried = false
+		p.firsts++
 	}
-	if !p.down() || wasDown && !j.probe { // what was in flight when it went down says nothing new
+	if p.down {
+		if j.probe { // what was in flight when it went down says nothing new
+			most := min(p.RetryMax, probeMax)
+			p.probes++
+			p.probeAt = now.Add(trouble.Backoff(max(p.probes-probesSoon, 1), min(p.RetryInitial, most), most))
+		}
 		return false
 	}
-	p.probes++
-	most := min(p.RetryMax, probeMax)
-	p.probeAt = now.Add(trouble.Backoff(p.probes, min(p.RetryInitial, most), most))
-	if p.probes > 1 {
+	enough := downRounds * p.limit
+	p.down = len(p.failing) >= downSubjects && (p.firsts >= enough || p.vain >= enough && (p.apart || now.Sub(p.since) >= probeMax))
+	if !p.down {
 		return false
 	}
+	p.probeAt = now
 	if p.probed = first.PartitionKey; j.class != fresh {
 		p.probed = j.head.QueueKey()
 	}

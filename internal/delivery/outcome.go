@@ -12,7 +12,11 @@ import (
 // take notes what came of a request.
 func (p *parallel) take(j *job) {
 	p.flying--
-	p.held[j.class]--
+	if j.parked.Seq != 0 { // it kept the slot of a fresh one, or those parked would take that of all retries
+		p.held[fresh]--
+	} else {
+		p.held[j.class]--
+	}
 	if i := slices.Index(p.air, j); i >= 0 {
 		p.air = slices.Delete(p.air, i, i+1)
 	}
@@ -171,8 +175,9 @@ func (p *parallel) firstAt(now time.Time) time.Time {
 // events with what only one of them causes: it is taken apart when it is refused
 // for good, or fails twice without looking like an outage: the endpoint has
 // acknowledged others meanwhile, or hardly anything else has failed. Where several
-// fail, it is perhaps for one event in each: so a batch that is a probe is taken apart
-// too, and the next probes are of its events, until one of them is taken.
+// fail, it is perhaps for one event in each: so one of them is taken apart all the
+// same, until something is acknowledged, and so are some that are probes, whose events
+// are the next ones.
 func (p *parallel) judge(j *job, f *state.Failed, e *sink.Error, now time.Time) verdict {
 	batch := len(j.events) > 1
 	switch {
@@ -183,7 +188,11 @@ func (p *parallel) judge(j *job, f *state.Failed, e *sink.Error, now time.Time) 
 	case e.Kind == sink.Permanent && p.refused(f, j.last, now):
 		f.Reason = state.ReasonRefused
 		return giveUp
-	case batch && f.Attempts > 1 && (j.probe || len(p.failing) < downSubjects || laterMilli(p.lastAck, j.last)):
+	case batch && f.Attempts > 1 && j.probe && (p.probes <= probesApart || p.probes%probesApart == 0):
+		p.parts, p.probeAt = true, now
+		return split
+	case batch && f.Attempts > 1 && (!p.apart || len(p.failing) < downSubjects || laterMilli(p.lastAck, j.last)):
+		p.apart, p.vain = true, 0 // what fails from here on is one event each
 		return split
 	case p.GiveUpAfter > 0 && !f.First.IsZero() && now.Sub(f.First) >= p.GiveUpAfter && p.trusted():
 		f.Reason = state.ReasonGaveUp

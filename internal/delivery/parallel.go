@@ -59,7 +59,8 @@ type parallel struct {
 	outage
 	batches
 
-	trouble trouble.Run
+	trouble trouble.Run // of the endpoint
+	stalls  trouble.Run // of the state
 }
 
 // job is a request: of one fresh event or several, or of a head of the queue, with
@@ -240,7 +241,7 @@ func (p *parallel) send(now time.Time) (next time.Time, err error) {
 		return time.Time{}, nil
 	case now.Before(p.hold):
 		return p.hold, nil
-	case p.down() && !p.once:
+	case p.down && !p.once:
 		return p.launch(now, p.probe)
 	}
 	formed, err := p.form(now)
@@ -364,7 +365,7 @@ func (p *parallel) backoff(attempts int) time.Duration {
 }
 
 func (p *parallel) stateFailed(err error) time.Duration {
-	n := p.trouble.Add(p.log, slog.LevelError, err.Error(), "sink stalled, trying again", "err", err)
+	n := p.stalls.Add(p.log, slog.LevelError, err.Error(), "sink stalled, trying again", "err", err)
 	return trouble.Backoff(n, time.Second, time.Minute)
 }
 

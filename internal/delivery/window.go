@@ -179,9 +179,7 @@ func (p *parallel) park(now time.Time) time.Time {
 			return at
 		}
 		j.parked = p.enqueue(j, state.Failed{Attempts: 1, First: p.firstAt(j.sent), Last: j.sent, Next: j.sent.Add(p.backoff(1))}, true)
-		p.held[j.class]--
 		j.class = again
-		p.held[j.class]++
 	}
 	for k := range j.events {
 		p.joinAll(j.events[k].PartitionKey)

@@ -102,6 +102,46 @@ func (db *DB) Heads(sink, after string, limit int) ([]Failed, error) {
 	return out, err
 }
 
+// HeadOfRecent returns the head behind which, or as which, an event waits in the lanes
+// Live and Replay: one of the newest, so many before the last, or the oldest there is;
+// of a batch its first. False: none waits there.
+func (db *DB) HeadOfRecent(sink string, before int) (f Failed, found bool, err error) {
+	err = db.view(sink, func(q *queue) error {
+		c := q.waiting.Cursor()
+		k, _ := c.Last()
+		for ; k != nil && before > 0; before-- {
+			older, _ := c.Prev()
+			if older == nil {
+				break
+			}
+			k = older
+		}
+		if k == nil {
+			return nil
+		}
+		key, err := q.liveKey(binary.BigEndian.Uint64(k))
+		if err != nil {
+			return err
+		}
+		h, there, err := q.head(key)
+		if err == nil && there && !h.leads() {
+			if key, err = q.liveKey(h.batch); err == nil {
+				h, there, err = q.head(key)
+			}
+		}
+		if err == nil && !there {
+			key = append([]byte(lanePrefixes[Replay]), key...)
+			h, there, err = q.head(key)
+		}
+		if err != nil || !there {
+			return errOr(err, fmt.Sprintf("event %d waits and has no head", binary.BigEndian.Uint64(k)))
+		}
+		f, found = h.failed(key), true
+		return nil
+	})
+	return f, found, err
+}
+
 // Head returns the head of a lane's subject; false: nothing of it waits.
 func (db *DB) Head(sink string, lane Lane, key string) (f Failed, found bool, err error) {
 	err = db.view(sink, func(q *queue) error {
