@@ -14,7 +14,7 @@ import (
 type fetch struct {
 	asked  asked
 	page   sources.Page
-	prints []print // of its items
+	prints []printed // of its items
 	err    error
 	large  permit
 
@@ -22,8 +22,8 @@ type fetch struct {
 	done   chan struct{}      // closed when it is over
 }
 
-// print is the fingerprint of an item; that of an immutable one is zero.
-type print struct {
+// printed is the fingerprint of an item; that of an immutable one is zero.
+type printed struct {
 	is  event.Fingerprint
 	err error
 }
@@ -38,7 +38,10 @@ func (w *worker) fetch(ctx context.Context, f *fetch) {
 	f.asked.query.Large = func(ctx context.Context) error { return f.large.take(ctx, w.p.large) }
 	f.page, f.err = w.Source.Fetch(ctx, f.asked.query)
 	f.asked.answered = time.Now()
-	f.prints = make([]print, len(f.page.Items))
+	if f.err == nil {
+		w.p.accepted(w.ID.Account, w.Group) // now: it may be committed after another request was refused
+	}
+	f.prints = make([]printed, len(f.page.Items))
 	for i := range f.page.Items {
 		if it, p := &f.page.Items[i], &f.prints[i]; !it.Immutable {
 			p.is, p.err = fingerprint.Of(it.Body, w.Ignore)
@@ -51,7 +54,8 @@ func (w *worker) fetch(ctx context.Context, f *fetch) {
 // after that one, or never: a crash between the two repeats the request.
 //
 // Not behind what is large, of which one at a time is enough, nor where the commit
-// decides what is asked for next or what is made of it.
+// decides what is asked for next or what is made of it, nor after a failure: on a disk
+// that is full each try would cost two requests.
 func (w *worker) fetchAhead(ctx context.Context, k *walk, f *fetch) {
 	page := &f.page
 	switch k.name {
@@ -61,7 +65,7 @@ func (w *worker) fetchAhead(ctx context.Context, k *walk, f *fetch) {
 	}
 	q := &f.asked.query
 	corrects := k.name == sources.News && q.Cursor == nil && w.Start == nil // see startByTheirClock
-	if page.Done || page.Staged || len(page.Found) > 0 || corrects || f.large.taken || ctx.Err() != nil {
+	if page.Done || page.Staged || len(page.Found) > 0 || corrects || f.large.taken || k.trouble.Row() > 0 || k.moves != f.asked.moves || ctx.Err() != nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,6 +128,120 @@ func TestAPageAheadIsCommittedAtTheEnd(t *testing.T) {
 		}
 		if at := f.at()[sent:]; at[0] != 2*sent || len(r.emitted()) != 20 {
 			t.Errorf("goes on behind %v items, %d events", at, len(r.emitted()))
+		}
+	})
+}
+
+// Where nothing can be committed, each try costs one request and not two.
+func TestNothingIsFetchedAheadOnAFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f := newRig(t), newFake(t, manyIDs(20)...)
+		f.took = time.Second
+		var full atomic.Bool
+		r.fault = func(_ int, commit func() error) error {
+			if full.Load() {
+				return errBroken
+			}
+			return commit()
+		}
+		stop := r.start(stream("questions", f, "@every 1h"))
+		full.Store(true)
+		time.Sleep(6 * time.Hour)
+		full.Store(false)
+		behind := make(map[int]int)
+		for _, at := range f.at() {
+			behind[at]++
+		}
+		if behind[0] < 20 || behind[2] > 1 || len(behind) > 2 {
+			t.Errorf("requests by what was read before: %v", behind)
+		}
+		time.Sleep(2 * time.Hour)
+		stop()
+		if n := len(r.emitted()); n != 20 {
+			t.Errorf("%d events of 20 items when there was room again", n)
+		}
+	})
+}
+
+// G8: a large page that is let go of gives its turn back, and none is fetched ahead
+// of a page that is large itself.
+func TestALargePageAheadGivesItsTurnBack(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r, f := newRig(t), newFake(t, manyIDs(40)...)
+			f.page = func(q sources.Query, p *sources.Page) {
+				var c fakeCursor
+				_ = json.Unmarshal(q.Cursor, &c) // the first page has none
+				if c.At%4 == 0 && !all {
+					return
+				}
+				f.mu.Unlock()
+				defer f.mu.Lock()
+				ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+				defer cancel()
+				if err := q.Large(ctx); err != nil {
+					t.Errorf("no turn: %v", err)
+				}
+			}
+			lost := 0
+			r.fault = func(n int, commit func() error) error {
+				if n >= 2 && n%2 == 0 && lost < 8 {
+					lost++
+					return errBroken
+				}
+				return commit()
+			}
+			f.took = time.Second
+			stop := r.start(stream("questions", f, "@every 1h"))
+			r.slowDown(2 * time.Second)
+			time.Sleep(12 * time.Hour)
+			stop()
+			if n := len(r.emitted()); n != 40 || lost != 8 {
+				t.Errorf("%d events of 40 items, %d commits lost", n, lost)
+			}
+			again := make(map[int]bool)
+			for i, at := range f.at() {
+				if all && i > 0 && !again[at] && f.requests()[i].Sub(f.requests()[i-1]) < 3*time.Second {
+					t.Errorf("the page behind %d items was fetched while the one before it, a large one, was committed", at)
+				}
+				again[at] = true
+			}
+		})
+	}
+}
+
+// A token is taken back while a page is committed: the next one, which was fetched
+// before that, does not say that the token is good.
+func TestAPageAheadDoesNotUnblock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, a, b := newRig(t), newFake(t, manyIDs(8)...), newFake(t, "b1")
+		a.took, b.took = time.Second, 0
+		gone := time.Now().Add(time.Hour)
+		refuse := func(sources.Query) error {
+			if time.Now().After(gone) {
+				return failing(sources.Unauthorized, sources.ScopeGroup, 401)
+			}
+			return nil
+		}
+		a.failAt, b.failAt = refuse, refuse
+		often := stream("b", b, "@every 20s")
+		stop := r.start(often)
+		time.Sleep(50 * time.Minute)
+		stop()
+		before := len(b.requests())
+		gone = time.Now().Add(10 * time.Second)
+		stop = r.start(stream("a", a, "@every 1h"), often)
+		r.slowDown(time.Minute)
+		time.Sleep(20 * time.Minute)
+		stop()
+		refused := 0
+		for _, at := range b.requests()[before:] {
+			if at.After(gone) {
+				refused++
+			}
+		}
+		if refused > 1 {
+			t.Errorf("the other stream was refused %d times within 20 minutes", refused)
 		}
 	})
 }

@@ -41,9 +41,6 @@ func (w *worker) step(ctx context.Context, l *lane, k *walk, on bool) (sources.P
 		w.fetch(ctx, f)
 	}
 	defer f.large.giveBack(w.p.large)
-	if f.err == nil {
-		w.p.accepted(w.ID.Account, w.Group)
-	}
 	l.committing.Lock()
 	defer l.committing.Unlock()
 	if k.moves != f.asked.moves && (f.err != nil || k.name == sources.Backfill) {

@@ -2,9 +2,11 @@ package state
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -101,27 +103,47 @@ func (db *DB) readRecords(id StreamID, after []byte) (out []Record, last []byte,
 	return out, last, err
 }
 
+// ErrDeletedMeanwhile says that retention has deleted events before they were read.
+var ErrDeletedMeanwhile = errors.New("events were deleted by age before they were read")
+
 // ExportEvents calls fn for every event of the log up to the newest of now that
 // match (nil: all) takes, in order. It reads in pieces, and ends with the first
-// error of fn.
+// error of fn, or with ErrDeletedMeanwhile where fn took so long that events behind
+// the first one are gone.
 func (db *DB) ExportEvents(ctx context.Context, match func(event.Header) bool, fn func(event.Logged) error) error {
 	newest, err := db.LastSequence()
-	if err != nil {
-		return err
-	}
-	for e, err := range db.Events(0) {
-		if err == nil {
-			err = ctx.Err()
+	last := uint64(0) // read; 0: none
+	for e, readErr := range db.Events(0) {
+		if err = cmp.Or(err, readErr, ctx.Err()); err != nil || e.Sequence > newest {
+			break
 		}
-		if err == nil && e.Sequence > newest {
-			return nil
-		}
-		if err == nil && (match == nil || match(e.Header)) {
+		if err = db.follows(last, e.Sequence); err == nil && (match == nil || match(e.Header)) {
 			err = fn(e)
 		}
-		if err != nil {
-			return fmt.Errorf("export events: %w", err)
+		if last = e.Sequence; err != nil {
+			break
 		}
 	}
+	if err == nil && last < newest {
+		err = db.follows(last, newest+1)
+	}
+	if err != nil {
+		return fmt.Errorf("export events: %w", err)
+	}
 	return nil
+}
+
+// follows returns ErrDeletedMeanwhile unless seq comes after last in the log as it was
+// written; last is 0 where none was read.
+func (db *DB) follows(last, seq uint64) error {
+	if last == 0 || seq == last+1 {
+		return nil
+	}
+	return db.bolt.View(func(tx *bolt.Tx) error {
+		h, err := readHoles(tx)
+		if err == nil && h.between(last, seq-1) > 0 {
+			err = ErrDeletedMeanwhile
+		}
+		return err
+	})
 }

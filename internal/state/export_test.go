@@ -133,3 +133,16 @@ func (db *DB) PagesOf(fn func()) int64 {
 	after := db.bolt.Stats().TxStats
 	return after.GetWrite() - before.GetWrite()
 }
+
+// Filled returns how much of the leaf pages of root buckets is used, in percent.
+func (db *DB) Filled(roots ...string) map[string]int {
+	out := make(map[string]int)
+	_ = db.bolt.View(func(tx *bolt.Tx) error {
+		for _, name := range roots {
+			s := tx.Bucket([]byte(name)).Stats()
+			out[name] = 100 * s.LeafInuse / max(s.LeafAlloc, 1)
+		}
+		return nil
+	})
+	return out
+}

@@ -195,3 +195,28 @@ func TestExportEvents(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An export that takes so long that retention overtakes it says that it is not whole.
+func TestExportOvertakenByRetention(t *testing.T) {
+	for _, left := range []int{0, 100} { // what came later and is kept
+		f := open(t)
+		logOf(t, f.DB, slices.Repeat([]string{"a", "b"}, 300)...)
+		n := 0
+		err := f.ExportEvents(t.Context(), nil, func(event.Logged) error {
+			if n++; n == 1 {
+				if gone, err := f.Retain(t.Context(), time.Now().AddDate(10, 0, 0)); err != nil || gone != 600 {
+					t.Fatal(gone, err)
+				}
+				logOf(t, f.DB, slices.Repeat([]string{"c"}, left)...)
+			}
+			return nil
+		})
+		if !errors.Is(err, state.ErrDeletedMeanwhile) || n >= 600 {
+			t.Errorf("%d of 600 events were read: %v", n, err)
+		}
+		// What is gone before the first one is no piece that is missing.
+		if err := f.ExportEvents(t.Context(), nil, func(event.Logged) error { return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -117,30 +117,63 @@ func TestAGroupFails(t *testing.T) {
 	})
 }
 
-// A write that panics, and is caught by whoever began it, as a server does, leaves
-// nobody waiting.
-func TestAWriterPanics(t *testing.T) {
+// What has nothing to do shares a transaction like any other, and does not undo it.
+func TestNothingToDoInAGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := shared(t)
 		if _, err := f.DB.CommitPage(pageOf(f.DB, question("q1", 1, "?"))); err != nil {
 			t.Fatal(err)
 		}
-		f.DB.SlowTransactions(time.Second)
-		bad := pageOf(f.DB, question("q1", 1, "!"))
-		bad.Keep, bad.Rules = true, "others"
-		bad.Refingerprint = func(json.RawMessage) (event.Fingerprint, error) { panic("a bug") }
-		errs := together(func() (err error) {
-			defer func() { err = fmt.Errorf("panic: %v", recover()) }()
-			_, err = f.DB.CommitPage(bad)
+		n := f.DB.SlowTransactions(time.Second)
+		retain := func() error {
+			_, err := f.DB.Retain(t.Context(), day.AddDate(-1, 0, 0))
 			return err
-		}, saving(f.DB, 1), saving(f.DB, 2))
-		if errs[0] == nil || errs[0].Error() != "panic: a bug" {
-			t.Errorf("the one that panics: %v", errs[0])
 		}
-		for i := 1; i <= 2; i++ {
-			if errs[i] != nil || !saved(t, f.DB, i) {
-				t.Errorf("write %d: %v", i, errs[i])
+		for i, err := range together(saving(f.DB, 0), saving(f.DB, 1), retain, saving(f.DB, 3), retain) {
+			if err != nil || i%2 == 1 && !saved(t, f.DB, i) {
+				t.Errorf("write %d: %v", i, err)
+			}
+		}
+		if n.Load() != 2 {
+			t.Errorf("%d transactions", n.Load())
+		}
+		for _, err := range together(saving(f.DB, 0), retain, retain) {
+			if err != nil {
+				t.Error(err)
 			}
 		}
 	})
+}
+
+// A write that panics does so where it was begun, as before a server that catches it,
+// and nowhere else; nobody is left waiting.
+func TestAWriterPanics(t *testing.T) {
+	for at := range 3 {
+		synctest.Test(t, func(t *testing.T) {
+			f := shared(t)
+			if _, err := f.DB.CommitPage(pageOf(f.DB, question("q1", 1, "?"))); err != nil {
+				t.Fatal(err)
+			}
+			f.DB.SlowTransactions(time.Second)
+			bad := pageOf(f.DB, question("q1", 1, "!"))
+			bad.Keep, bad.Rules = true, "others"
+			bad.Refingerprint = func(json.RawMessage) (event.Fingerprint, error) { panic("a bug") }
+			writes := []func() error{saving(f.DB, 0), saving(f.DB, 1), saving(f.DB, 2)}
+			writes[at] = func() (err error) {
+				defer func() { err = fmt.Errorf("panic: %v", recover()) }()
+				_, err = f.DB.CommitPage(bad)
+				return err
+			}
+			for i, err := range together(writes...) {
+				switch {
+				case i == at:
+					if err == nil || err.Error() != "panic: a bug" {
+						t.Errorf("the one that panics, %d of 3: %v", at, err)
+					}
+				case err != nil || !saved(t, f.DB, i):
+					t.Errorf("write %d beside a panic in %d: %v", i, at, err)
+				}
+			}
+		})
+	}
 }

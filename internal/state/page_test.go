@@ -202,6 +202,26 @@ func TestAscendingIDsAreNeighbours(t *testing.T) {
 	}
 }
 
+// A history that is read backwards, a few items at a time, fills its pages by half as
+// any other: the file is no larger for it.
+func TestDescendingPagesAreFilled(t *testing.T) {
+	f := open(t)
+	for i := 4000; i > 0; i -= 5 {
+		var items []state.Item
+		for k := range 5 {
+			it := question(fmt.Sprint("review/", 1_000_000+i-k), 0, "a")
+			it.Created, it.Silent = day.Add(time.Duration(i-k)*time.Second), true
+			items = append(items, it)
+		}
+		commit(t, f.DB, pageOf(f.DB, items...))
+	}
+	for name, used := range f.DB.Filled("ids", "records") {
+		if used < 45 {
+			t.Errorf("%s: %d %% of its pages are used", name, used)
+		}
+	}
+}
+
 // Two ids with one hash share an entry of ids; each finds its own record.
 func TestHashCollision(t *testing.T) {
 	f := open(t)

@@ -74,6 +74,7 @@ func parseFingerprint(s string) (event.Fingerprint, error) {
 // kept aside of them. The buckets are nil where the stream has none yet.
 type streamRecords struct {
 	records, ids, held *bolt.Bucket
+	filed              bool // a new item was, and said how full pages become
 }
 
 func openRecords(tx *bolt.Tx, id StreamID) *streamRecords {
@@ -94,13 +95,21 @@ func (s *streamRecords) ensure(tx *bolt.Tx, id StreamID) (err error) {
 			return err
 		}
 	}
-	s.records.FillPercent = ascending
 	return nil
 }
 
-// ascending is how full pages become where keys mostly come in ascending order. By
-// half, as is bbolt's way with any order, a commit would write twice as many.
+// ascending is how full pages become where keys come in ascending order. By half, as
+// is bbolt's way with any order, a commit would write twice as many.
 const ascending = 0.9
+
+// fill says how full a bucket's pages become: as its next key is behind all others or
+// is not. Where a list is read backwards each would be left with a few keys.
+func fill(b *bolt.Bucket, key []byte) {
+	b.FillPercent = bolt.DefaultFillPercent
+	if last, _ := b.Cursor().Last(); bytes.Compare(last, key) < 0 {
+		b.FillPercent = ascending
+	}
+}
 
 // timeKey is t in a key: times before 1970 sort as 0.
 func timeKey(t time.Time) []byte {
@@ -184,8 +193,10 @@ func (s *streamRecords) file(it *Item, now time.Time) ([]byte, error) {
 	}
 	key := recordKey(at, it.ID)
 	id := idKey(it.ID)
-	if len(id) > 8 {
-		s.ids.FillPercent = ascending
+	if !s.filed {
+		s.filed = true
+		fill(s.records, key)
+		fill(s.ids, id)
 	}
 	// Two ids with one hash share the entry; find tells them apart by the key.
 	times := append(bytes.Clone(s.ids.Get(id)), key[:8]...)

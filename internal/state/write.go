@@ -38,9 +38,10 @@ type writer struct {
 
 // write is what somebody wants to write.
 type write struct {
-	fn   func(tx *bolt.Tx) error
-	turn chan bool // true: lead; false: err says what came of it
-	err  error
+	fn       func(tx *bolt.Tx) error
+	turn     chan bool // true: lead; false: err and panicked say what came of it
+	err      error
+	panicked any // what fn has panicked with in somebody else's goroutine
 }
 
 const (
@@ -56,9 +57,11 @@ const (
 	failureMost  = time.Minute
 )
 
-// errUnrun is what is left of a write whose leader's goroutine ended in the middle,
-// by a panic that somebody above it took.
+// errUnrun is what is left of a write whose leader's goroutine ended in the middle.
 var errUnrun = errors.New("the transaction was not run")
+
+// errPanicked is what a write has come to that has panicked.
+var errPanicked = errors.New("the transaction panicked")
 
 // write runs fn in a write transaction, alone or with those of others who came while
 // the one before was committed: in the order in which they came, each seeing what
@@ -80,7 +83,20 @@ func (w *writer) write(fn func(tx *bolt.Tx) error) error {
 	if !wait || <-own.turn {
 		w.lead(own)
 	}
+	if own.panicked != nil { // the bug is that of whoever called this, and of nobody else
+		panic(own.panicked)
+	}
 	return own.err
+}
+
+// run runs fn, and keeps a panic for the goroutine that it belongs to.
+func (o *write) run(tx *bolt.Tx) (err error) {
+	defer func() {
+		if o.panicked = recover(); o.panicked != nil {
+			err = errPanicked
+		}
+	}()
+	return o.fn(tx)
 }
 
 // lead runs a write and those that wait, and has the next one lead.
@@ -89,8 +105,9 @@ func (w *writer) lead(own *write) {
 	group := append([]*write{own}, w.queue[:min(len(w.queue), groupMost-1)]...)
 	w.queue = slices.Delete(w.queue, 0, len(group)-1)
 	w.mu.Unlock()
+	told := 1
 	defer func() {
-		for _, other := range group[1:] {
+		for _, other := range group[told:] {
 			other.turn <- false
 		}
 		w.mu.Lock()
@@ -100,16 +117,20 @@ func (w *writer) lead(own *write) {
 			w.queue = slices.Delete(w.queue, 0, 1)
 		}
 	}()
-	whole, err := w.commit(group)
-	for _, one := range group {
-		if one.err = err; !whole && len(group) > 1 {
-			_, one.err = w.commit([]*write{one})
+	if w.commit(group) || len(group) == 1 {
+		return
+	}
+	for i, one := range group {
+		if w.commit(group[i : i+1]); i > 0 {
+			told = i + 1
+			one.turn <- false
 		}
 	}
 }
 
-// commit runs a group in one transaction. whole: what came of it is that of each; else
-// one of them did not want to, or could not.
+// commit runs a group in one transaction and says of each what came of it; false: one
+// of them did not want to, or could not, so that there was none. One that has
+// nothing to do is no reason for that.
 //
 // A transaction whose fn returns an error costs next to nothing. But where bbolt
 // fails to commit one it finds the free pages again, for they are not on disk:
@@ -127,30 +148,52 @@ func (w *writer) lead(own *write) {
 // it back when the kernel drops the page, and it gives the pages of the commit
 // before to the next one, although readers and perhaps the disk still need them.
 // So nothing more is written: see ErrBroken. Readers go on.
-func (w *writer) commit(group []*write) (whole bool, err error) {
-	if w.broken != nil {
-		return true, w.broken
-	}
-	if time.Now().Before(w.until) {
-		return true, w.failure
+func (w *writer) commit(group []*write) bool {
+	err := w.broken
+	if err == nil && time.Now().Before(w.until) {
+		err = w.failure
 	}
 	var id int // of the transaction, once it is bbolt's turn
 	var began time.Time
-	err = w.transact(func(tx *bolt.Tx) error {
-		if err := w.anchor(tx); err != nil {
-			return fmt.Errorf("make the last commit durable: %w", err)
-		}
-		for _, one := range group {
-			if err := one.fn(tx); err != nil {
-				return err
+	idle := 0
+	if err == nil {
+		err = w.transact(func(tx *bolt.Tx) error {
+			if err := w.anchor(tx); err != nil {
+				return fmt.Errorf("make the last commit durable: %w", err)
 			}
+			idle = 0
+			for _, one := range group {
+				if one.err = one.run(tx); errors.Is(one.err, errUpToDate) {
+					idle++
+				} else if one.err != nil {
+					return one.err
+				}
+			}
+			if idle == len(group) {
+				return errUpToDate
+			}
+			id, began = tx.ID(), time.Now()
+			return nil
+		})
+		switch {
+		case err == nil || idle == len(group):
+			return true
+		case id == 0 && len(group) > 1:
+			return false
+		case id != 0:
+			err = w.failed(id, began, err)
 		}
-		id, began = tx.ID(), time.Now()
-		return nil
-	})
-	if err == nil || id == 0 {
-		return id != 0, err
 	}
+	for _, one := range group {
+		if id == 0 || !errors.Is(one.err, errUpToDate) {
+			one.err = err
+		}
+	}
+	return true
+}
+
+// failed notes that a commit has failed, and returns its error.
+func (w *writer) failed(id int, began time.Time, err error) error {
 	if took := time.Since(began); took > slowFailure {
 		w.failure, w.until = err, time.Now().Add(min(failureShare*took, failureMost))
 	}
@@ -159,12 +202,13 @@ func (w *writer) commit(group []*write) (whole bool, err error) {
 		now = tx.ID()
 		return nil
 	})
-	if seen != nil || now >= id { // a file that bbolt could not map again has no view
-		w.broken = fmt.Errorf("%w: %w", ErrBroken, errors.Join(err, seen))
-		close(w.dead)
-		return true, w.broken
+	if seen == nil && now < id {
+		return err
 	}
-	return true, err
+	// A file that bbolt could not map again has no view.
+	w.broken = fmt.Errorf("%w: %w", ErrBroken, errors.Join(err, seen))
+	close(w.dead)
+	return w.broken
 }
 
 // listFrom is how large a file must be to be closed with a list of its free pages.
