@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,7 +56,7 @@ type app struct {
 	sinks    *delivery.Metrics
 	deps     deps
 	expiry   *prometheus.GaugeVec
-	reloaded prometheus.Gauge
+	reloaded prometheus.GaugeFunc
 	started  time.Time
 	lines    *sink.Stdout // of all stdout sinks, and of those that a reload makes of them: a line that one has torn is finished by the next
 
@@ -69,6 +71,8 @@ type app struct {
 	mu      sync.Mutex
 	cfg     *config.Config // the present one: see config
 	stopped []error        // accounts that could not be opened, and why
+	refused error          // why the last reload changed nothing, or not all; nil: it did
+	spoilt  error          // why what secret files hold now is not in use; nil: it is
 }
 
 // config is the present configuration, which nobody changes: a reload puts another in
@@ -84,6 +88,28 @@ func (a *app) notOpened() []error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.stopped
+}
+
+// notInForce says what of the files could not be taken over, a line each.
+func (a *app) notInForce() (notes []string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.refused != nil {
+		notes = append(notes, "the last reload was refused, and is to be made again: "+inALine(a.refused))
+	}
+	if a.spoilt != nil {
+		notes = append(notes, "syncd goes on with what a secret file held before, and may not start with what it holds now: "+inALine(a.spoilt))
+	}
+	return notes
+}
+
+// inALine is the first line of an error, and how many more there are.
+func inALine(err error) string {
+	first, rest, more := strings.Cut(err.Error(), "\n")
+	if !more {
+		return first
+	}
+	return fmt.Sprintf("%s (and %s, which the log has)", first, plural(1+strings.Count(rest, "\n"), "other problem"))
 }
 
 // build puts syncd together: it opens the state and sends nothing. Close the app when
@@ -142,8 +168,14 @@ func (a *app) serviceMetrics() {
 	build.WithLabelValues(v.version, v.goVersion).Set(1)
 	size := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "syncd_state_size_bytes", Help: "Size of the state file."},
 		func() float64 { return float64(a.db.Size()) })
-	a.reloaded = prometheus.NewGauge(prometheus.GaugeOpts{Name: "syncd_config_last_reload_successful", Help: "1 if the configuration that was last read is in force, 0 if it was refused."})
-	a.reloaded.Set(1)
+	a.reloaded = prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "syncd_config_last_reload_successful",
+		Help: "1 if the configuration, as last reloaded, and what its secret files hold now are in force; 0 if one of them was refused: status says why."},
+		func() float64 {
+			if len(a.notInForce()) > 0 {
+				return 0
+			}
+			return 1
+		})
 	a.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "syncd_token_expiry_timestamp_seconds", Help: "When the token of an API group expires."}, []string{"account", "group"})
 	a.registry.MustRegister(build, size, a.reloaded, a.expiry, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }
@@ -234,6 +266,7 @@ func (a *app) ready() (notes []string, err error) {
 		notes = append(notes, "stopped: "+err.Error())
 	}
 	slices.Sort(notes)
+	notes = append(notes, a.notInForce()...)
 	if doubt := a.clock.Doubt(); doubt != "" {
 		notes = append(notes, "nothing is deleted by age: "+doubt)
 	}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -31,9 +33,11 @@ is emitted again, with the same ids.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			n, err := writeWhole(args[0], func(w io.Writer) error {
+			ctx, stop := untilSignal(cmd.Context(), syscall.SIGHUP)
+			defer stop()
+			n, err := writeWhole(ctx, args[0], func(w io.Writer) error {
 				return e.either(func(d *daemon) error {
-					return d.download(cmd.Context(), "/api/v1/state/backup", nil, w)
+					return d.download(ctx, "/api/v1/state/backup", nil, w)
 				}, func(cfg *config.Config) error { return backUpClosed(cfg.State.Path, w) })
 			})
 			if err != nil {
@@ -59,8 +63,9 @@ func backUpClosed(path string, w io.Writer) error {
 }
 
 // writeWhole makes a file that does not exist yet, whole and on the disk, or none at
-// all: a crash on the way leaves a file of another name behind.
-func writeWhole(path string, write func(w io.Writer) error) (size int64, err error) {
+// all, which is also how the end of ctx leaves it. A crash on the way leaves a file of
+// another name behind.
+func writeWhole(ctx context.Context, path string, write func(w io.Writer) error) (size int64, err error) {
 	there := fmt.Errorf("%s exists already: a backup replaces nothing", path)
 	if _, err := os.Lstat(path); err == nil {
 		return 0, there
@@ -71,9 +76,12 @@ func writeWhole(path string, write func(w io.Writer) error) (size int64, err err
 		return 0, err
 	}
 	defer os.Remove(f.Name()) // it has its own name by then, or never will
-	err = write(f)
+	err = write(&goingWriter{f, ctx})
 	if err == nil {
 		err = f.Sync()
+	}
+	if cause := context.Cause(ctx); cause != nil { // which is why write has failed, if it has
+		err = fmt.Errorf("no backup was made: %w", cause)
 	}
 	if fi, statErr := f.Stat(); statErr == nil {
 		size = fi.Size()
@@ -94,4 +102,17 @@ func writeWhole(path string, write func(w io.Writer) error) (size int64, err err
 		return 0, err
 	}
 	return size, errors.Join(d.Sync(), d.Close())
+}
+
+// goingWriter is a writer that fails once ctx has ended.
+type goingWriter struct {
+	io.Writer
+	ctx context.Context
+}
+
+func (w *goingWriter) Write(b []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.Writer.Write(b)
 }

@@ -2,10 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,4 +96,104 @@ func TestBackupCutShort(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(s.dir, "copy*")); len(left) != 0 {
 		t.Errorf("left: %s", left)
 	}
+}
+
+// TestBackupInterrupted: a signal leaves nothing of a backup behind, however much of it
+// was there, and one that the command was started to ignore ends nothing.
+func TestBackupInterrupted(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newShop(t, sandbox.WorldSpec{}, sandbox.TokenSpec{}, "")
+			s.answersSlowly(t, "abcde", nil)
+			p := start(t, s.config, "state", "backup", filepath.Join(s.dir, "copy.db"))
+			s.until(t, func() bool { return s.copied(t) == "abcde" })
+			if err := p.cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			p.exits(1)
+			if left, _ := filepath.Glob(filepath.Join(s.dir, "copy*")); len(left) != 0 || !strings.Contains(p.logged(), "no backup was made: "+sig.String()) {
+				t.Errorf("left: %s", left)
+			}
+		})
+	}
+	t.Run("ignored", func(t *testing.T) {
+		t.Parallel()
+		s := newShop(t, sandbox.WorldSpec{}, sandbox.TokenSpec{}, "")
+		goOn := make(chan struct{})
+		s.answersSlowly(t, "abcde", goOn)
+		path := filepath.Join(s.dir, "copy.db")
+		cmd := exec.Command("sh", "-c", `trap "" HUP; exec "$0" "$@"`, os.Args[0], "state", "backup", path, "--config", s.config)
+		cmd.Env = append(os.Environ(), "SYNCD_TEST_AS_SYNCD=1")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill() })
+		s.until(t, func() bool { return s.copied(t) == "abcde" })
+		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		close(goOn)
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		if raw, err := os.ReadFile(path); err != nil || string(raw) != "abcde" {
+			t.Errorf("copied %q, %v", raw, err)
+		}
+	})
+}
+
+// TestBackupOfTheClosedFileInterrupted: what writes the copy is stopped at its next piece.
+func TestBackupOfTheClosedFileInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	dir := t.TempDir()
+	_, err := writeWhole(ctx, filepath.Join(dir, "copy.db"), func(w io.Writer) error {
+		if _, err := io.WriteString(w, "abcde"); err != nil {
+			t.Error(err)
+		}
+		cancel(errors.New("enough"))
+		_, err := io.WriteString(w, "fghij")
+		if err == nil {
+			t.Error("it would go on to the end")
+		}
+		return err
+	})
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 0 || err == nil || !strings.Contains(err.Error(), "enough") {
+		t.Errorf("left: %s; %v", left, err)
+	}
+}
+
+// answersSlowly puts a daemon in place whose downloads have a piece, and no end before goOn
+// is closed.
+func (s *shop) answersSlowly(t *testing.T, piece string, goOn <-chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, piece)
+		w.(http.Flusher).Flush()
+		select {
+		case <-goOn:
+		case <-r.Context().Done():
+		}
+	})}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+}
+
+// copied is what there is of a backup that is under way.
+func (s *shop) copied(t *testing.T) string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(s.dir, "copy.db.partial-*"))
+	if err != nil || len(names) != 1 {
+		return ""
+	}
+	raw, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Error(err)
+	}
+	return string(raw)
 }

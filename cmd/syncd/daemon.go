@@ -39,6 +39,9 @@ func (e *env) addServerFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&e.server, "server", "", "`URL` of the daemon (default $SYNCD_SERVER, then the configured address)")
 }
 
+// serverGiven says that it is not the configuration which tells where the daemon is.
+func (e *env) serverGiven() bool { return e.server != "" || e.getenv("SYNCD_SERVER") != "" }
+
 // daemon finds the running daemon: --server, else $SYNCD_SERVER, else the address
 // that the configuration has. cfg is nil where the configuration cannot be read;
 // then there is no token to send, and the daemon may run on an earlier one.
@@ -48,10 +51,10 @@ func (e *env) daemon(cfg *config.Config) (*daemon, error) {
 		Transport:     &http.Transport{DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+	given := e.serverGiven()
 	if d.base == "" {
 		d.base = e.getenv("SYNCD_SERVER")
 	}
-	given := d.base != ""
 	if cfg != nil {
 		d.token = cfg.Server.APIToken.Reveal()
 	}

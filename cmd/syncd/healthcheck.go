@@ -26,11 +26,19 @@ $SYNCD_SERVER, else the address that the configuration has, else ` + defaultServ
 }
 
 func (e *env) healthcheck(ctx context.Context) error {
-	cfg, _ := e.quietConfig()
+	cfg, cfgErr := e.quietConfig()
 	d, err := e.daemon(cfg)
-	if err != nil {
-		return err
+	if err == nil {
+		err = e.askReady(ctx, d)
 	}
+	if err != nil && cfgErr != nil && !e.serverGiven() {
+		// As text: an exit code other than 0 and 1 means something else to Docker.
+		return fmt.Errorf("%w; the configuration cannot be used, which may be why: %v", err, cfgErr)
+	}
+	return err
+}
+
+func (e *env) askReady(ctx context.Context, d *daemon) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Second, errors.New("no answer within 5s"))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.base+"/-/ready", nil)

@@ -53,6 +53,9 @@ func (a *app) refresh(bad *trouble.Run) {
 	if a.serving.Err() != nil { // the next start reads them
 		return
 	}
+	a.mu.Lock()
+	a.spoilt = errors.Join(err, failed)
+	a.mu.Unlock()
 	if err != nil {
 		bad.Add(a.log, slog.LevelError, err.Error(), "a secret file cannot be used: its account or sink goes on with what it held before", "err", err)
 	}
@@ -89,7 +92,7 @@ func (a *app) reload(context.Context) error {
 			a.log.Warn("a doubt about the configuration", "warning", w.String())
 		}
 		if err = a.apply(cfg); err != nil && a.serving.Err() != nil {
-			a.log.Info(errOver.Error()) // the end has come on the way, and is no fault of the configuration
+			a.log.Info(errOver.Error(), "err", err) // the end has come on the way, which is mostly why
 			return errOver
 		}
 		if err != nil {
@@ -97,11 +100,14 @@ func (a *app) reload(context.Context) error {
 			err = &web.Error{Status: http.StatusInternalServerError, Err: fmt.Errorf("the new configuration could not be put in force: %w", err)}
 		}
 	}
+	a.mu.Lock()
+	if a.refused = err; err == nil {
+		a.spoilt = nil // it has read the secret files as well
+	}
+	a.mu.Unlock()
 	if err != nil {
-		a.reloaded.Set(0)
 		return err
 	}
-	a.reloaded.Set(1)
 	a.log.Info("the configuration has been reloaded", "accounts", len(cfg.Accounts), "streams", len(a.poller.Status()), "sinks", len(cfg.Sinks))
 	return nil
 }

@@ -293,55 +293,6 @@ func TestSourceKey(t *testing.T) {
 	}
 }
 
-// TestSecretFiles: a token that was refused and a webhook's secret are replaced in
-// their files, and used without anybody asking; what else was edited is not. A file
-// that holds nonsense is told once, and what was there before goes on.
-func TestSecretFiles(t *testing.T) {
-	t.Parallel()
-	r := newReloader(t)
-	hook := newRotated(t, e2eSecret)
-	write(t, filepath.Join(r.dir, "crm.secret"), e2eSecret)
-	r.token("a.token", 0, time.Now().Add(-time.Hour))
-	r.sinks["crm"] = fmt.Sprintf("type: webhook, url: %q, secret_file: crm.secret, from: beginning, retry: {initial: 100ms, max: 200ms}", hook.url)
-	r.run()
-	blocked := func() bool {
-		s := r.app.poller.Status()
-		return len(s) == 1 && !s[0].Blocked.IsZero()
-	}
-	r.await("the token is refused", blocked)
-	r.accounts["shop-c"] = "token_file: a.token, " + onlyQuestions
-	r.write() // and nobody asks for a reload
-	r.token("a.token", 0, time.Time{})
-	r.has("archive.ndjson", "shop-a/questions", 20)
-	r.await("the webhook has all", func() bool { return hook.taken() == 20 })
-	if r.open("shop-c").source != nil {
-		t.Error("the watcher of secret files has taken over another change")
-	}
-
-	const second = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-	r.put("crm.secret", "not a secret")
-	const complaint = "a secret file cannot be used: its account or sink goes on"
-	r.await("the complaint", func() bool { return strings.Contains(r.log.String(), complaint) })
-	taken := strings.Count(r.log.String(), "of=\"[account shop-a]\"")
-	r.token("a.token", 0, time.Now().Add(24*time.Hour)) // which does not wait for the other
-	r.await("the new token beside it", func() bool { return strings.Count(r.log.String(), "of=\"[account shop-a]\"") > taken })
-	r.ask(0)
-	r.await("the old secret goes on", func() bool { return hook.taken() == 21 })
-	hook.rotate(t, second)
-	r.put("crm.secret", second)
-	r.ask(0)
-	r.await("the new secret is used", func() bool { return hook.taken() == 22 })
-	if n := strings.Count(r.log.String(), complaint); n != 1 {
-		t.Errorf("the complaint came %d times", n)
-	}
-	r.end()
-	for _, secret := range []string{e2eSecret, second, "not a secret"} {
-		if strings.Contains(r.log.String(), secret) {
-			t.Errorf("%q is in the log", secret)
-		}
-	}
-}
-
 // TestReloadsUnderLoad: while both sellers are written to, the configuration changes 50
 // times at random. Nothing is lost, and nothing comes twice.
 func TestReloadsUnderLoad(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -76,11 +77,13 @@ func (e *env) run(ctx context.Context) error {
 	return err
 }
 
-// untilSignal returns a context that ends with SIGINT or SIGTERM. From then on the
+// untilSignal returns a context that ends with SIGINT, SIGTERM or one of others, but for
+// those that the process was started to ignore, as nohup does. From then on the
 // signals act as they do by default, so that a second one ends the process. A
 // reader of standard output that goes away must not end it: its sink stalls.
-func untilSignal(ctx context.Context) (context.Context, func()) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+func untilSignal(ctx context.Context, others ...os.Signal) (context.Context, func()) {
+	others = slices.DeleteFunc(others, signal.Ignored)
+	ctx, stop := signal.NotifyContext(ctx, append(others, os.Interrupt, syscall.SIGTERM)...)
 	context.AfterFunc(ctx, stop)
 	pipe := make(chan os.Signal, 1)
 	signal.Notify(pipe, syscall.SIGPIPE)

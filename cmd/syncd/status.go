@@ -273,7 +273,7 @@ func (e *env) status(ctx context.Context, asJSON bool) error {
 	}
 	var raw json.RawMessage
 	switch err := d.call(ctx, http.MethodGet, "/api/v1/status", nil, &raw); {
-	case errors.Is(err, errNoDaemon) && cfgErr != nil && e.server == "" && e.getenv("SYNCD_SERVER") == "":
+	case errors.Is(err, errNoDaemon) && cfgErr != nil && !e.serverGiven():
 		fmt.Fprintln(e.stderr, "syncd:", err)
 		return cfgErr // which may be why
 	case err != nil:

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-var errOver = errors.New("shutting down: the grace period for what is in flight is over")
+var errOver = errors.New("stopped: the grace period for what was in flight is over")
 
 // Context returns a context with ctx's values that ends d after ctx does, or
 // when cancel is called. Its deadline is not ctx's. Callers must call cancel.

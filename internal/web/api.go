@@ -89,7 +89,11 @@ func (a *api) routes(mux *http.ServeMux) {
 		mux.HandleFunc("POST /api/v1/"+name, func(w http.ResponseWriter, r *http.Request) { a.change(w, r, act) })
 	}
 	for name, d := range a.Downloads {
-		places := make(chan struct{}, downloadsMost) // of its own: who pauses in one keeps nobody from another
+		most := downloadsMost
+		if d.Patient {
+			most = pausesMost
+		}
+		places := make(chan struct{}, most) // of its own: who pauses in one keeps nobody from another
 		mux.HandleFunc("POST /api/v1/"+name, func(w http.ResponseWriter, r *http.Request) { a.download(w, r, d, places) })
 	}
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
@@ -214,12 +218,23 @@ type pieces struct {
 	http.ResponseWriter
 	patient bool
 	begun   bool
+	failed  error // of the connection
 }
 
 func (p *pieces) Write(b []byte) (int, error) {
 	p.begun = true
 	p.inTime()
-	return p.ResponseWriter.Write(b)
+	n, err := p.ResponseWriter.Write(b)
+	if err != nil {
+		p.failed = err
+	}
+	return n, err
+}
+
+// left says that err, of a download, is only that its client has gone away. One that is
+// there and takes nothing is something else.
+func (p *pieces) left(r *http.Request, err error) bool {
+	return r.Context().Err() != nil && !errors.Is(p.failed, os.ErrDeadlineExceeded) && (errors.Is(err, p.failed) || errors.Is(err, context.Canceled))
 }
 
 // inTime gives the client time for what comes.
@@ -232,8 +247,12 @@ func (p *pieces) inTime() {
 }
 
 // downloadsMost is how many there may be at once of each command: one may hold memory,
-// and keep the state from using pages again that it has freed.
-const downloadsMost = 4
+// and keep the state from using pages again that it has freed. pausesMost is the same
+// of those whose clients may pause: they hold a megabyte.
+const (
+	downloadsMost = 4
+	pausesMost    = 32
+)
 
 // download answers with d, of which places holds one for each that is under way.
 func (a *api) download(w http.ResponseWriter, r *http.Request, d Download, places chan struct{}) {
@@ -246,7 +265,7 @@ func (a *api) download(w http.ResponseWriter, r *http.Request, d Download, place
 	case places <- struct{}{}:
 		defer func() { <-places }()
 	default:
-		a.failed(w, refused(http.StatusServiceUnavailable, "%d others are being answered with as much: try again later", downloadsMost))
+		a.failed(w, refused(http.StatusServiceUnavailable, "%d others are being answered with as much, or pause: try again later", cap(places)))
 		return
 	}
 	h := w.Header()
@@ -258,7 +277,11 @@ func (a *api) download(w http.ResponseWriter, r *http.Request, d Download, place
 	case err != nil && !p.begun:
 		a.failed(w, err)
 	case err != nil:
-		a.Log.Warn("a download did not come to its end", "path", r.URL.Path, "err", err)
+		level := slog.LevelWarn
+		if p.left(r, err) {
+			level = slog.LevelDebug // `export | head`, say
+		}
+		a.Log.Log(context.Background(), level, "a download did not come to its end", "path", r.URL.Path, "err", err)
 		panic(http.ErrAbortHandler) // or what was sent would look whole
 	default:
 		p.inTime() // for what is still in a buffer, perhaps since long ago

@@ -1,11 +1,13 @@
 package web_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -110,17 +112,18 @@ func TestSlowAnswers(t *testing.T) {
 }
 
 // TestDownloadIsLeft holds that a client which takes nothing, or has gone, holds up a download only so long, and one that is
-// patient until it has gone.
+// patient until it has gone. That it has gone by itself is no news to an operator.
 func TestDownloadIsLeft(t *testing.T) {
 	for name, row := range map[string]struct {
 		patient     bool
 		read        func(t *testing.T, body io.ReadCloser)
 		least, most time.Duration
+		warned      bool
 	}{
-		"takes nothing":            {false, func(_ *testing.T, body io.ReadCloser) { time.Sleep(time.Hour); body.Close() }, 30 * time.Second, 30 * time.Second},
-		"takes nothing of patient": {true, func(_ *testing.T, body io.ReadCloser) { time.Sleep(time.Hour); body.Close() }, time.Hour, time.Hour},
-		"has gone":                 {false, func(_ *testing.T, body io.ReadCloser) { body.Close() }, 0, 0},
-		"has gone from patient":    {true, func(_ *testing.T, body io.ReadCloser) { body.Close() }, 0, 0},
+		"takes nothing":            {false, func(_ *testing.T, body io.ReadCloser) { time.Sleep(time.Hour); body.Close() }, 30 * time.Second, 30 * time.Second, true},
+		"takes nothing of patient": {true, func(_ *testing.T, body io.ReadCloser) { time.Sleep(time.Hour); body.Close() }, time.Hour, time.Hour, false},
+		"has gone":                 {false, func(_ *testing.T, body io.ReadCloser) { body.Close() }, 0, 0, false},
+		"has gone from patient":    {true, func(_ *testing.T, body io.ReadCloser) { body.Close() }, 0, 0, false},
 		"takes a piece now and then": {false, func(t *testing.T, body io.ReadCloser) {
 			for range 20 {
 				if _, err := io.ReadFull(body, make([]byte, 10_000)); err != nil {
@@ -129,7 +132,7 @@ func TestDownloadIsLeft(t *testing.T) {
 				time.Sleep(20 * time.Second)
 			}
 			body.Close()
-		}, 380 * time.Second, 400 * time.Second},
+		}, 380 * time.Second, 400 * time.Second, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -137,6 +140,8 @@ func TestDownloadIsLeft(t *testing.T) {
 				var took time.Duration
 				var failed error
 				cfg := config(nil)
+				log := new(bytes.Buffer)
+				cfg.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 				cfg.Downloads = map[string]web.Download{"endless": {Patient: row.patient, Write: func(_ context.Context, _ []byte, w io.Writer) error {
 					for failed == nil {
 						_, failed = w.Write(make([]byte, 100))
@@ -155,6 +160,9 @@ func TestDownloadIsLeft(t *testing.T) {
 				}
 				if took < row.least || took > row.most {
 					t.Errorf("it ended after %s, want %s to %s", took, row.least, row.most)
+				}
+				if warned := strings.Contains(log.String(), "level=WARN"); warned != row.warned || !strings.Contains(log.String(), "did not come to its end") {
+					t.Errorf("an operator is warned: %v, want %v:\n%s", warned, row.warned, log)
 				}
 			})
 		})
@@ -249,6 +257,56 @@ func TestDownload(t *testing.T) {
 	}
 	if calls != 3 {
 		t.Errorf("%d downloads were begun, want 3: one was refused too late, or too early", calls)
+	}
+}
+
+// TestDownloadFails holds that an operator is warned of a download that fails by itself, also where its client has gone meanwhile, and
+// not of one that ends because its client has gone.
+func TestDownloadFails(t *testing.T) {
+	broken := errors.New("broken disk")
+	for name, row := range map[string]struct {
+		gone   bool // the client
+		err    error
+		warned bool
+	}{
+		"broken":              {false, broken, true},
+		"broken, client gone": {true, broken, true},
+		"given up":            {false, context.Canceled, true},
+		"client gone":         {true, context.Canceled, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := config(nil)
+				log := new(bytes.Buffer)
+				cfg.Log = slog.New(slog.NewTextHandler(log, nil))
+				cfg.Downloads = map[string]web.Download{"export": {Write: func(ctx context.Context, _ []byte, w io.Writer) error {
+					if _, err := w.Write(make([]byte, 5000)); err != nil {
+						return err
+					}
+					if row.gone {
+						<-ctx.Done()
+					}
+					return fmt.Errorf("read: %w", row.err)
+				}}}
+				resp, err := serve(t, cfg)("/api/v1/export", "{}")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if row.gone {
+					_, err = io.ReadFull(resp.Body, make([]byte, 1000))
+				} else {
+					_, err = io.Copy(io.Discard, resp.Body)
+				}
+				if (err == nil) != row.gone {
+					t.Errorf("the client is told %v", err)
+				}
+				resp.Body.Close()
+				synctest.Wait()
+				if strings.Contains(log.String(), "level=WARN") != row.warned || strings.Contains(log.String(), row.err.Error()) != row.warned {
+					t.Errorf("an operator is told:\n%s", log)
+				}
+			})
+		})
 	}
 }
 
