@@ -260,7 +260,7 @@ func TestShutdownIsNotTooMuch(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		_, err := get(ctx, c)
-		if e := failure(t, err); e.TooMuch || e.Kind != sources.Temporary || !strings.Contains(e.Error(), "shutting down") {
+		if e := failure(t, err); e.TooMuch || e.Kind != sources.Temporary || !strings.Contains(e.Error(), "stopped: the grace period") {
 			t.Errorf("got %+v: %v", e, e)
 		}
 	})

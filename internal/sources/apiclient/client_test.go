@@ -410,8 +410,8 @@ func TestGrace(t *testing.T) {
 			if (err == nil) != tt.ok {
 				t.Errorf("an answer after %s: %v", tt.takes, err)
 			}
-			if err != nil && !strings.Contains(failure(t, err).Error(), "shutting down") {
-				t.Errorf("got %v, expected it to say that syncd is shutting down", err)
+			if err != nil && !strings.Contains(failure(t, err).Error(), "stopped: the grace period") {
+				t.Errorf("got %v, expected it to say that it was stopped", err)
 			}
 			if d := time.Since(began); d > 2*time.Second+5*time.Second {
 				t.Errorf("took %s", d)
