@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"syncd/internal/delivery"
 	"syncd/internal/event"
 	"syncd/internal/sink"
 	"syncd/internal/state"
@@ -350,4 +351,48 @@ func TestParallelDrain(t *testing.T) {
 			t.Errorf("missing %d", m)
 		}
 	})
+}
+
+// Acknowledgements that follow one another share commits, while a lone one is
+// committed at once: a crash repeats little.
+func TestAcknowledgementsShareCommits(t *testing.T) {
+	for _, batch := range []int{1, 10} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			v := newReceiver(r, 8)
+			v.batch = batch
+			const events = 200
+			stop := r.start(with(to("crm", v), func(s *delivery.Sink) { s.BatchEvents = batch }))
+			defer stop()
+			r.log("first")
+			if batch > 1 { // it was just saved
+				time.Sleep(20 * time.Millisecond)
+			}
+			settle()
+			if got := r.position("crm"); got != 1 {
+				t.Errorf("position %d right after the first event was acknowledged", got)
+			}
+			time.Sleep(time.Second)
+			r.mu.Lock()
+			r.commits = 0
+			r.mu.Unlock()
+			for i := range events {
+				r.log(fmt.Sprint("s", i))
+				time.Sleep(2 * time.Millisecond)
+			}
+			time.Sleep(time.Second)
+			r.mu.Lock()
+			commits := r.commits - events // those of the pages
+			r.mu.Unlock()
+			if batch > 1 { // each was saved, as the one event that there was
+				commits -= events
+			}
+			if most := events * 2 / 20 * 3 / 2; commits > most {
+				t.Errorf("batches of %d: %d commits for %d events that came in %d ms, want up to %d", batch, commits, events, 2*events, most)
+			}
+			if m := v.missing(); len(m) > 0 || r.backlog("crm") != 0 {
+				t.Errorf("missing %d", m)
+			}
+		})
+	}
 }

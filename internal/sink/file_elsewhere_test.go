@@ -120,3 +120,23 @@ func copyOver(r *rig, path string) {
 		r.t.Fatal(err)
 	}
 }
+
+// A path that is no UTF-8 is the same path when it comes back out of a checkpoint.
+func TestFilePathNotUTF8(t *testing.T) {
+	r := newRig(t, "", 0)
+	r.path = filepath.Join(t.TempDir(), "caf\xe9\xff.ndjson")
+	r.crash()
+	r.mustResume()
+	r.mustDeliver(3)
+	if err := r.deliver(2); err != nil { // and never commit it
+		t.Fatal(err)
+	}
+	if err := os.Truncate(r.path, int64(len(r.lines(0, 2)))); err != nil {
+		t.Fatal(err)
+	}
+	r.crash()
+	if report := r.mustResume(); !strings.Contains(report.Note, "lost") {
+		t.Errorf("report: %+v", report)
+	}
+	r.finish(r.lines(0, 2))
+}

@@ -14,6 +14,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -46,7 +47,7 @@ const (
 
 // readMark takes the mark of the file at a length that it has or had.
 func (f *File) readMark(size int64) (fileMark, error) {
-	m := fileMark{Version: markVersion, Path: f.path, Inode: inode(f.info), Size: size}
+	m := fileMark{Version: markVersion, Path: markPath(f.path), Inode: inode(f.info), Size: size}
 	var err error
 	if m.Head, err = hashRange(f.file, 0, min(size, markHead)); err != nil {
 		return fileMark{}, err
@@ -56,6 +57,9 @@ func (f *File) readMark(size int64) (fileMark, error) {
 	}
 	return m, nil
 }
+
+// markPath is a path as it comes back out of a checkpoint, which is JSON.
+func markPath(path string) string { return strings.ToValidUTF8(path, "\uFFFD") }
 
 func hashRange(file io.ReaderAt, from, to int64) (string, error) {
 	b := make([]byte, to-from)
@@ -199,7 +203,7 @@ func (f *File) plan(ctx context.Context, was *fileMark, size int64, next iter.Se
 		}
 		return p, nil
 	}
-	elsewhere := was.Path != f.path // perhaps the file was moved there too
+	elsewhere := was.Path != markPath(f.path) // perhaps the file was moved there too
 	switch {
 	case size == 0:
 		if was.Size > 0 && !elsewhere && !f.rotatedAs(was) {
