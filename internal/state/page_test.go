@@ -189,7 +189,7 @@ func TestAscendingIDsAreNeighbours(t *testing.T) {
 			}
 			commit(t, f.DB, pageOf(f.DB, items...))
 		}
-		for range 20 {
+		for range 7 {
 			page(1000)
 		}
 		return f.DB.PagesOf(func() { page(100) })
@@ -206,7 +206,7 @@ func TestAscendingIDsAreNeighbours(t *testing.T) {
 // any other: the file is no larger for it.
 func TestDescendingPagesAreFilled(t *testing.T) {
 	f := open(t)
-	for i := 4000; i > 0; i -= 5 {
+	for i := 800; i > 0; i -= 5 {
 		var items []state.Item
 		for k := range 5 {
 			it := question(fmt.Sprint("review/", 1_000_000+i-k), 0, "a")
