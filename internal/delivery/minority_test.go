@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,4 +105,87 @@ func TestManyBadSubjects(t *testing.T) {
 			}
 		})
 	}
+}
+
+// G5: a retry that is due goes, also where one slow batch after the other is moved to
+// the queue: what was moved keeps the slot that it had.
+func TestParkedBatchesLeaveSlotsToRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 8)
+		v.batch = 100
+		v.wants = func(seq uint64) bool { return seq%10 == 0 }
+		failed := uint64(0)
+		var mu sync.Mutex
+		v.whole = func(ctx context.Context, events []event.Logged) error {
+			mu.Lock()
+			fails := failed == 0 && events[0].Sequence > 6000
+			if fails {
+				failed = events[0].Sequence
+			}
+			mu.Unlock()
+			if fails {
+				return errors.New("500")
+			}
+			return takes(12*time.Second, nil)(ctx, nil)
+		}
+		subjects := make([]string, 40_000)
+		for i := range subjects {
+			subjects[i] = fmt.Sprint("x", i)
+			if (i+1)%10 == 0 {
+				subjects[i] = fmt.Sprint("s", i)
+			}
+		}
+		r.log(subjects...)
+		stop := r.start(wanting(retrying(batching(to("crm", v), 100, 0), time.Second, 5*time.Second)))
+		defer stop()
+		time.Sleep(3 * time.Minute)
+		mu.Lock()
+		tries := v.triesOf(failed)
+		mu.Unlock()
+		if len(tries) < 2 || tries[1].Sub(tries[0]) > 30*time.Second {
+			t.Errorf("a batch that was due again after at most 5 s was tried at %s", tries)
+		}
+	})
+}
+
+// An endpoint that works by turns, and then does not any more, is told as down.
+func TestFlappingThenDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		v := newReceiver(r, 8)
+		var up atomic.Bool
+		v.answer = func(context.Context, *event.Logged) error {
+			if up.Load() {
+				return nil
+			}
+			return errors.New("500")
+		}
+		stop := r.start(retrying(to("crm", v), time.Second, 2*time.Second))
+		defer stop()
+		some := func() {
+			for i := range 20 {
+				r.log(fmt.Sprint("s", i))
+			}
+		}
+		for range 2 {
+			up.Store(false)
+			some()
+			time.Sleep(20 * time.Second)
+			up.Store(true)
+			time.Sleep(20 * time.Second)
+		}
+		before := r.out.String()
+		if !strings.Contains(before, "works by turns") {
+			t.Fatal(before)
+		}
+		time.Sleep(5 * time.Minute)
+		up.Store(false)
+		some()
+		time.Sleep(time.Hour)
+		settle()
+		if n := strings.Count(r.out.String()[len(before):], "the endpoint is down"); n != 1 {
+			t.Errorf("an hour of an endpoint that is dead: told %d times in\n%s", n, r.out.String()[len(before):])
+		}
+	})
 }
