@@ -243,7 +243,7 @@ func (p *parallel) works(now time.Time) {
 		p.trouble.Worked(p.log, "sink works again")
 	}
 	p.since = now
-	if p.vain == 0 && !p.down {
+	if len(p.failing) == 0 { // which is so where nothing has failed
 		return
 	}
 	if p.down {

@@ -30,8 +30,9 @@
 // transaction, and the cursor of a page is never saved without its items. When
 // the process dies between a fetch and its commit, the page is fetched again;
 // after the commit, the next one is. While a page of a long run of News is committed
-// the next one is fetched, and let go of if that commit fails. A page that changes nothing writes nothing,
-// except that a walk of many such pages saves its cursor now and then.
+// the next one is fetched, and let go of if that commit fails. A page that changes
+// nothing writes nothing, except that a walk of many such pages saves its cursor now
+// and then.
 //
 // # Visits
 //

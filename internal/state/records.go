@@ -2,7 +2,6 @@ package state
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -87,15 +86,14 @@ func openRecords(tx *bolt.Tx, id StreamID) *streamRecords {
 
 // ensure makes the buckets of records where they are missing.
 func (s *streamRecords) ensure(tx *bolt.Tx, id StreamID) (err error) {
-	if s.records == nil {
-		if s.records, err = ensure(tx, bucketRecords, id.Account, id.Stream); err != nil {
-			return err
-		}
-		if s.ids, err = ensure(tx, bucketIDs, id.Account, id.Stream); err != nil {
-			return err
-		}
+	if s.records != nil {
+		return nil
 	}
-	return nil
+	if s.records, err = ensure(tx, bucketRecords, id.Account, id.Stream); err != nil {
+		return err
+	}
+	s.ids, err = ensure(tx, bucketIDs, id.Account, id.Stream)
+	return err
 }
 
 // ascending is how full pages become where keys come in ascending order. By half, as
@@ -127,12 +125,11 @@ func recordKey(created time.Time, id string) []byte { return append(timeKey(crea
 // order, so those of a page are neighbours; hashes alone are anywhere, and each
 // would make the commit write a page of its own.
 func idKey(id string) []byte {
-	sum := sha256.Sum256([]byte(id))
 	key := make([]byte, 0, 16)
 	if n, err := lastNumber(id); err == nil {
 		key = binary.BigEndian.AppendUint64(key, n)
 	}
-	return append(key, sum[:8]...)
+	return binary.BigEndian.AppendUint64(key, IDHash(id))
 }
 
 // errNoNumber is made once: most ids of some marketplaces end in no number.

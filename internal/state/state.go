@@ -98,8 +98,8 @@
 // about that order and random keys cost several times as much. The item id
 // alone still finds a record, through ids, whose small entries are written once
 // per item. Their keys begin with the number that the item id ends in, if it does,
-// and end in 8 bytes of its SHA-256. An item without a plausible creation time is filed under the time
-// of its first sight.
+// and end in 8 bytes of its SHA-256. An item without a plausible creation time is
+// filed under the time of its first sight.
 package state
 
 import (
