@@ -87,13 +87,15 @@ func TestPollNowAfterRefusal(t *testing.T) {
 		p, stop := r.run(s, stream("feedbacks", g, "@every 15s"))
 		time.Sleep(10 * time.Minute)
 		before, others := len(f.requests()), len(g.requests())
+		f.set(func() { f.took = time.Second })
 		for range 3 {
 			if _, err := p.PollNow("shop-a", "questions"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		time.Sleep(10 * time.Minute)
-		if n := len(f.requests()) - before; n != 1 {
+		// Those that come after the first has begun are answered by one more.
+		if n := len(f.requests()) - before; n != 1 && n != 2 {
 			t.Errorf("%d tries with a token that is still refused", n)
 		}
 		if n := len(g.requests()) - others; n != 0 {
