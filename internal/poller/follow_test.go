@@ -221,6 +221,7 @@ func TestRefusedVisits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, f := newRig(t), newFake(t, "a", "b", "c", "d", "e")
 		f.whole = true
+		f.size = 5 // one page: an answer that came after the visit's would be proof of the token
 		o := newForum(f)
 		refused := func(sources.Query) error { return failing(sources.Unauthorized, sources.ScopeGroup, 401) }
 		o.follow = refused
