@@ -91,8 +91,11 @@ func (a *app) reload(context.Context) error {
 		for _, w := range cfg.Warnings {
 			a.log.Warn("a doubt about the configuration", "warning", w.String())
 		}
-		if err = a.apply(cfg); err != nil && a.serving.Err() != nil {
-			a.log.Info(errOver.Error(), "err", err) // the end has come on the way, which is mostly why
+		err = a.apply(cfg)
+		if a.serving.Err() != nil { // then how much of it is in force is of no account, and the end is mostly why it failed
+			if err != nil {
+				a.log.Info(errOver.Error(), "err", err)
+			}
 			return errOver
 		}
 		if err != nil {
