@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -102,6 +103,9 @@ func TestBackupCutShort(t *testing.T) {
 // was there, and one that the command was started to ignore ends nothing.
 func TestBackupInterrupted(t *testing.T) {
 	t.Parallel()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // or it would be ignored from the start under nohup
+	t.Cleanup(func() { signal.Stop(hup) })
 	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
 			t.Parallel()
